@@ -1,9 +1,5 @@
 #pragma once
 
-#include <memory>
-#include <span>
-#include <string>
-
 #include <saccade/kernels/assignment.h>
 #include <saccade/kernels/batch_norm.h>
 #include <saccade/kernels/conv.h>
@@ -12,6 +8,10 @@
 #include <saccade/kernels/matmul.h>
 #include <saccade/kernels/optimizer.h>
 #include <saccade/kernels/segments.h>
+
+#include <memory>
+#include <span>
+#include <string>
 
 namespace saccade::kernels {
 
@@ -90,15 +90,15 @@ class Backend {
   virtual void fill(DType, int64_t n, float value, void* y) = 0;
   virtual void copy(size_t bytes, const void* x, void* y) = 0;
   virtual void cast(DType from, DType to, int64_t n, const void* x, void* y) = 0;
-  virtual void add(DType, int64_t n, const void* a, const void* b, void* y) = 0;                ///< y may be a or b
-  virtual void scale(DType, int64_t n, const void* x, float factor, void* y) = 0;               ///< y may be x
+  virtual void add(DType, int64_t n, const void* a, const void* b, void* y) = 0;   ///< y may be a or b
+  virtual void scale(DType, int64_t n, const void* x, float factor, void* y) = 0;  ///< y may be x
   /// y = x * *factor: the factor lies on the device (a scalar gradient).
-  virtual void scale_by(DType, int64_t n, const void* x, const float* factor, void* y) = 0;     ///< y may be x
-  virtual void multiply(DType, int64_t n, const void* a, const void* b, void* y) = 0;           ///< y may be a or b
-  virtual void relu_forward(DType, int64_t n, const void* x, void* y) = 0;                      ///< y may be x
-  virtual void relu_backward(DType, int64_t n, const void* y, const void* dy, void* dx) = 0;    ///< dx may be dy
-  virtual void sigmoid_forward(DType, int64_t n, const void* x, void* y) = 0;                   ///< y may be x
-  virtual void sigmoid_backward(DType, int64_t n, const void* y, const void* dy, void* dx) = 0; ///< dx may be dy
+  virtual void scale_by(DType, int64_t n, const void* x, const float* factor, void* y) = 0;      ///< y may be x
+  virtual void multiply(DType, int64_t n, const void* a, const void* b, void* y) = 0;            ///< y may be a or b
+  virtual void relu_forward(DType, int64_t n, const void* x, void* y) = 0;                       ///< y may be x
+  virtual void relu_backward(DType, int64_t n, const void* y, const void* dy, void* dx) = 0;     ///< dx may be dy
+  virtual void sigmoid_forward(DType, int64_t n, const void* x, void* y) = 0;                    ///< y may be x
+  virtual void sigmoid_backward(DType, int64_t n, const void* y, const void* dy, void* dx) = 0;  ///< dx may be dy
   /// out[c] = sum over rows of x[row, c] (bias gradient).
   virtual void column_sum(DType, int64_t rows, int64_t channels, const void* x, void* out) = 0;
   /// out[0] = sum of all elements, f32.

@@ -15,7 +15,8 @@ struct ParameterSlot {
 
 /// SGD with momentum; with trust > 0 each tensor's gradient is first scaled by LARC (You et al. 2017, as in apex, no
 /// clip): r = trust*|p| / (|g| + wd*|p| + eps); g <- (g + wd*p)*r, only where |p| and |g| are non-zero (elsewhere the
-/// gradient is used as it is, without weight decay). Then m <- momentum*m + g; p <- p - lr*m (Nesterov: g + momentum*m).
+/// gradient is used as it is, without weight decay). Then m <- momentum*m + g; p <- p - lr*m (Nesterov: g +
+/// momentum*m).
 struct Sgd {
   float lr = 0.1f, momentum = 0.9f, weight_decay = 0.f;
   float trust = 0.f;  ///< 0: plain SGD (weight decay is then added to every gradient)

@@ -6,7 +6,8 @@
 
 namespace saccade {
 
-/// One resolution of a ragged image batch: n images of h x w pixels, stored as n*h*w consecutive rows of channels (NHWC).
+/// One resolution of a ragged image batch: n images of h x w pixels, stored as n*h*w consecutive rows of channels
+/// (NHWC).
 struct Segment {
   int64_t n = 0, h = 0, w = 0;
   int64_t rows() const { return n * h * w; }
