@@ -1,21 +1,7 @@
 # Every outside package in one place. Debian names: see ./dev.
-find_package(Threads REQUIRED)
-find_package(OpenMP REQUIRED COMPONENTS CXX)
-find_package(dnnl CONFIG QUIET)
-if(NOT TARGET DNNL::dnnl)
-  find_path(DNNL_INCLUDE_DIR oneapi/dnnl/dnnl.hpp REQUIRED)
-  find_library(DNNL_LIBRARY dnnl REQUIRED)
-  add_library(DNNL::dnnl UNKNOWN IMPORTED)
-  set_target_properties(DNNL::dnnl PROPERTIES IMPORTED_LOCATION ${DNNL_LIBRARY}
-    INTERFACE_INCLUDE_DIRECTORIES ${DNNL_INCLUDE_DIR})
-endif()
-find_package(PkgConfig REQUIRED)
-pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
-pkg_check_modules(TURBOJPEG REQUIRED IMPORTED_TARGET libturbojpeg libjpeg)
-pkg_check_modules(WEBP REQUIRED IMPORTED_TARGET libwebp)
-find_package(PNG REQUIRED)
-find_package(ZLIB REQUIRED)
+include(LinkedPackages)
+
+# Headers only, used inside our sources: programs that link the installed library do without them.
 find_package(nlohmann_json REQUIRED)
-find_package(fmt REQUIRED)
 find_package(Eigen3 REQUIRED NO_MODULE)
 find_path(STB_INCLUDE_DIR stb_image.h PATH_SUFFIXES stb REQUIRED)

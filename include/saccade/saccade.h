@@ -1,0 +1,5 @@
+#pragma once
+
+/// The whole library in one include.
+
+#include <saccade/kernels/dtype.h>
