@@ -1,0 +1,92 @@
+#include <fmt/format.h>
+#include <omp.h>
+#include <saccade/kernels/cpu/cpu_backend.h>
+#include <saccade/kernels/error.h>
+
+#include <algorithm>
+
+#include "onednn.h"
+
+namespace saccade::kernels {
+namespace onednn {
+namespace {
+
+struct MatMulKey {
+  MatMul shape;
+  bool bias;
+  int threads;
+  bool operator==(const MatMulKey&) const = default;
+};
+
+struct MatMulKeyHash {
+  size_t operator()(const MatMulKey& key) const {
+    const MatMul& s = key.shape;
+    return KeyHash()(s.m)(s.n)(s.k)(s.transpose_a)(s.transpose_b)(std::bit_cast<int32_t>(s.alpha))(
+               std::bit_cast<int32_t>(s.beta))(static_cast<int64_t>(s.dtype))(static_cast<int64_t>(s.out_dtype))(
+               key.bias)(key.threads)
+        .value;
+  }
+};
+
+MatMulPlan make_plan(const MatMul& s, bool bias) {
+  using Desc = dnnl::memory::desc;
+  using Dims = dnnl::memory::dims;
+  const auto in = type_of(s.dtype, "matmul"), out = type_of(s.out_dtype, "matmul");
+  const Desc a({s.m, s.k}, in, s.transpose_a ? Dims{1, s.m} : Dims{s.k, 1});
+  const Desc b({s.k, s.n}, in, s.transpose_b ? Dims{1, s.k} : Dims{s.n, 1});
+  const Desc c({s.m, s.n}, out, Dims{s.n, 1}), row({1, s.n}, out, Dims{s.n, 1});
+
+  dnnl::primitive_attr attr = user_scratchpad();
+  dnnl::post_ops after;
+  if (s.beta != 0.f) after.append_sum(s.beta);
+  // The output scale covers oneDNN's own bias too, which alpha must not: then the bias is added behind the scale.
+  const bool bias_behind = bias && s.alpha != 1.f;
+  if (s.alpha != 1.f) attr.set_output_scales(0, {s.alpha});
+  if (bias_behind) after.append_binary(dnnl::algorithm::binary_add, row);
+  attr.set_post_ops(after);
+
+  const auto desc = bias && !bias_behind ? dnnl::matmul::desc(a, b, row, c) : dnnl::matmul::desc(a, b, c);
+  const dnnl::matmul::primitive_desc chosen(desc, attr, engine());
+  const dnnl::matmul primitive(chosen);
+  const int bias_argument =
+      bias_behind ? DNNL_ARG_ATTR_MULTIPLE_POST_OP(s.beta != 0.f) | DNNL_ARG_SRC_1 : DNNL_ARG_BIAS;
+  const Desc scratch = chosen.scratchpad_desc();
+
+  auto run = [=](const void* pa, const void* pb, const void* pbias, void* pc, void* workspace) {
+    std::unordered_map<int, dnnl::memory> arguments{{DNNL_ARG_SRC, at(a, pa)},
+                                                    {DNNL_ARG_WEIGHTS, at(b, pb)},
+                                                    {DNNL_ARG_DST, at(c, pc)},
+                                                    {DNNL_ARG_SCRATCHPAD, at(scratch, workspace)}};
+    if (bias) arguments.emplace(bias_argument, at(row, pbias));
+    primitive.execute(stream(), arguments);
+  };
+  return {scratch.get_size(), run};
+}
+
+}  // namespace
+
+const MatMulPlan& matmul_plan(const MatMul& shape, bool bias) {
+  static PlanCache<MatMulKey, MatMulPlan, MatMulKeyHash> plans;
+  return plans.get({shape, bias, omp_get_max_threads()}, [&] {
+    try {
+      return make_plan(shape, bias);
+    } catch (const dnnl::error& error) {
+      rethrow(error, fmt::format("matmul of ({}, {}) by ({}, {}) in {}", shape.m, shape.k, shape.k, shape.n,
+                                 name_of(shape.dtype)));
+    }
+  });
+}
+
+}  // namespace onednn
+
+size_t CpuBackend::matmul_workspace(const MatMul& shape) const {
+  if (shape.m == 0 || shape.n == 0) return 0;
+  return std::max(onednn::matmul_plan(shape, false).workspace, onednn::matmul_plan(shape, true).workspace);
+}
+
+void CpuBackend::matmul(const MatMul& shape, const void* a, const void* b, const void* bias, void* c, void* workspace) {
+  if (shape.m == 0 || shape.n == 0) return;
+  onednn::matmul_plan(shape, bias != nullptr).run(a, b, bias, c, workspace);
+}
+
+}  // namespace saccade::kernels

@@ -1,0 +1,43 @@
+#include "onednn.h"
+
+#include <saccade/kernels/backend.h>
+#include <saccade/kernels/error.h>
+
+namespace saccade::kernels::onednn {
+
+dnnl::engine& engine() {
+  static dnnl::engine engine = [] {
+    // Refused by oneDNN once it has generated code: hence before the engine, on which everything else is made.
+    if (cpu_isa() == Isa::baseline) dnnl::set_max_cpu_isa(dnnl::cpu_isa::sse41);
+    if (cpu_isa() == Isa::avx2) dnnl::set_max_cpu_isa(dnnl::cpu_isa::avx2);
+    return dnnl::engine(dnnl::engine::kind::cpu, 0);
+  }();
+  return engine;
+}
+
+dnnl::stream& stream() {
+  thread_local dnnl::stream stream(engine());
+  return stream;
+}
+
+dnnl::memory::data_type type_of(DType dtype, const char* where) {
+  if (dtype == DType::f32) return dnnl::memory::data_type::f32;
+  if (dtype == DType::bf16) return dnnl::memory::data_type::bf16;
+  throw Error(std::string(where) + ": the CPU computes in f32 or bf16, got " + std::string(name_of(dtype)));
+}
+
+dnnl::primitive_attr user_scratchpad() {
+  dnnl::primitive_attr attr;
+  attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  return attr;
+}
+
+dnnl::memory at(const dnnl::memory::desc& desc, const void* bytes) {
+  return dnnl::memory(desc, engine(), const_cast<void*>(bytes));
+}
+
+void rethrow(const dnnl::error& error, const std::string& what) {
+  throw Error(what + ": oneDNN says \"" + error.what() + "\" (status " + std::to_string(error.status) + ")");
+}
+
+}  // namespace saccade::kernels::onednn

@@ -1,0 +1,218 @@
+// Every pass of the CPU convolution against plain double-precision loops.
+#include <gtest/gtest.h>
+#include <saccade/kernels/backend.h>
+
+#include <cmath>
+#include <cstring>
+#include <numeric>
+#include <ostream>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace saccade::kernels {
+namespace {
+
+struct Case {
+  const char* name;
+  Conv2d conv;
+  Segments in;
+  friend void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
+};
+
+std::vector<float> random_values(int64_t n, uint32_t seed) {
+  std::mt19937 generator(seed);
+  std::vector<float> values(static_cast<size_t>(n));
+  for (float& v : values) v = static_cast<float>(generator() >> 8) * 0x1p-23f - 1.f;
+  return values;
+}
+
+/// Calls visit(x index, w index, y index) for every multiply-accumulate of the convolution.
+template <class Visit>
+void for_each_product(const Conv2d& c, const Segments& in, Visit visit) {
+  const int64_t gi = c.in_channels / c.groups, go = c.out_channels / c.groups;
+  int64_t x0 = 0, y0 = 0;
+  for (const Segment& s : in) {
+    const Segment o = c.output(s);
+    for (int64_t n = 0; n < s.n; ++n)
+      for (int64_t p = 0; p < o.h * o.w; ++p)
+        for (int64_t ky = 0; ky < c.kernel; ++ky)
+          for (int64_t kx = 0; kx < c.kernel; ++kx) {
+            const int64_t iy = p / o.w * c.stride + ky - c.padding, ix = p % o.w * c.stride + kx - c.padding;
+            if (iy < 0 || iy >= s.h || ix < 0 || ix >= s.w) continue;
+            const int64_t x_row = (x0 + (n * s.h + iy) * s.w + ix) * c.in_channels;
+            const int64_t y_row = (y0 + n * o.h * o.w + p) * c.out_channels;
+            for (int64_t co = 0; co < c.out_channels; ++co)
+              for (int64_t ci = 0; ci < gi; ++ci)
+                visit(x_row + co / go * gi + ci, ((co * c.kernel + ky) * c.kernel + kx) * gi + ci, y_row + co);
+          }
+    x0 += s.rows();
+    y0 += o.rows();
+  }
+}
+
+int64_t output_rows(const Case& c) {
+  return std::accumulate(c.in.begin(), c.in.end(), int64_t{0},
+                         [&](int64_t sum, const Segment& s) { return sum + c.conv.output(s).rows(); });
+}
+
+/// A workspace exactly as long as asked for, at a cache line, filled with NaN bytes and followed by a guard.
+class GuardedWorkspace {
+ public:
+  explicit GuardedWorkspace(size_t bytes) : bytes_(bytes), storage_(bytes + 2 * guard, std::byte{0xff}) {
+    const auto address = reinterpret_cast<uintptr_t>(storage_.data());
+    begin_ = storage_.data() + (guard - address % guard) % guard;
+  }
+  void* data() { return begin_; }
+  bool guard_untouched() const {
+    for (size_t i = bytes_; begin_ + i < storage_.data() + storage_.size(); ++i)
+      if (begin_[i] != std::byte{0xff}) return false;
+    return true;
+  }
+
+ private:
+  static constexpr size_t guard = 64;
+  size_t bytes_;
+  std::vector<std::byte> storage_;
+  std::byte* begin_;
+};
+
+/// Errors are judged against the size of the sum of the products' magnitudes, which bounds f32 rounding.
+void expect_close(const std::vector<float>& got, const std::vector<double>& expected,
+                  const std::vector<double>& magnitude) {
+  double worst = 0;
+  size_t where = 0;
+  for (size_t i = 0; i < got.size(); ++i) {
+    const double error = std::isfinite(got[i]) ? std::abs(got[i] - expected[i]) / (magnitude[i] + 1e-3) : 1e30;
+    if (error > worst) worst = error, where = i;
+  }
+  EXPECT_LE(worst, 2e-6) << "element " << where << ": got " << got[where] << ", expected " << expected[where];
+}
+
+class Convolution : public testing::TestWithParam<Case> {
+ protected:
+  const Case& c = GetParam();
+  Backend& cpu = backend(Device::cpu);
+  std::vector<float> x = random_values(total_rows(c.in) * c.conv.in_channels, 1);
+  std::vector<float> w = random_values(c.conv.weight_elements(), 2);
+  std::vector<float> y = random_values(output_rows(c) * c.conv.out_channels, 3);
+
+  /// Runs a pass twice into NaN-filled results, with a guarded workspace; returns the first result.
+  template <class Run>
+  std::vector<float> twice(ConvPass pass, size_t elements, Run run) {
+    std::vector<std::vector<float>> results;
+    for (int i = 0; i < 2; ++i) {
+      GuardedWorkspace workspace(cpu.conv2d_workspace(c.conv, c.in, pass));
+      std::vector<float>& out = results.emplace_back(elements, NAN);
+      run(out.data(), workspace.data());
+      EXPECT_TRUE(workspace.guard_untouched());
+    }
+    EXPECT_EQ(std::memcmp(results[0].data(), results[1].data(), elements * sizeof(float)), 0) << "not repeatable";
+    return results[0];
+  }
+};
+
+TEST_P(Convolution, ForwardMatchesTheSum) {
+  std::vector<double> expected(y.size()), magnitude(y.size());
+  for_each_product(c.conv, c.in, [&](int64_t ix, int64_t iw, int64_t iy) {
+    const double product = double{x[ix]} * w[iw];
+    expected[iy] += product, magnitude[iy] += std::abs(product);
+  });
+  expect_close(twice(ConvPass::forward, y.size(),
+                     [&](float* out, void* ws) { cpu.conv2d_forward(c.conv, c.in, x.data(), w.data(), out, ws); }),
+               expected, magnitude);
+}
+
+TEST_P(Convolution, DataGradientMatchesTheSum) {
+  std::vector<double> expected(x.size()), magnitude(x.size());
+  for_each_product(c.conv, c.in, [&](int64_t ix, int64_t iw, int64_t iy) {
+    const double product = double{y[iy]} * w[iw];
+    expected[ix] += product, magnitude[ix] += std::abs(product);
+  });
+  expect_close(
+      twice(ConvPass::backward_data, x.size(),
+            [&](float* out, void* ws) { cpu.conv2d_backward_data(c.conv, c.in, y.data(), w.data(), out, ws); }),
+      expected, magnitude);
+}
+
+TEST_P(Convolution, WeightGradientMatchesTheSum) {
+  std::vector<double> expected(w.size()), magnitude(w.size());
+  for_each_product(c.conv, c.in, [&](int64_t ix, int64_t iw, int64_t iy) {
+    const double product = double{y[iy]} * x[ix];
+    expected[iw] += product, magnitude[iw] += std::abs(product);
+  });
+  expect_close(
+      twice(ConvPass::backward_weight, w.size(),
+            [&](float* out, void* ws) { cpu.conv2d_backward_weight(c.conv, c.in, x.data(), y.data(), out, ws); }),
+      expected, magnitude);
+}
+
+const Case cases[] = {
+    {"dense_3x3", {16, 24, 3, 1, 1, 1}, {{2, 9, 7}}},
+    {"dense_3x3_two_segments", {16, 32, 3, 1, 1, 1}, {{2, 8, 8}, {3, 5, 4}}},
+    {"dense_3x3_stride_2", {16, 16, 3, 2, 1, 1}, {{2, 9, 8}, {2, 4, 4}}},
+    {"resnet_stem", {3, 64, 7, 2, 3, 1}, {{2, 20, 21}, {1, 12, 12}}},
+    {"stem_of_one_channel", {1, 16, 3, 1, 1, 1}, {{3, 14, 14}, {3, 8, 8}}},
+    {"stem_of_one_channel_stride_2", {1, 32, 3, 2, 1, 1}, {{3, 28, 28}, {3, 16, 16}}},
+    {"stem_of_one_channel_odd_width", {1, 13, 3, 2, 1, 1}, {{2, 7, 10}}},
+    {"stem_of_three_channels_stride_2", {3, 32, 3, 2, 1, 1}, {{2, 24, 24}, {2, 13, 11}}},
+    {"stem_of_three_channels", {3, 24, 3, 1, 1, 1}, {{2, 8, 8}, {1, 1, 3}}},
+    {"pointwise", {24, 40, 1, 1, 0, 1}, {{3, 7, 7}, {2, 4, 4}}},
+    {"pointwise_to_one_pixel", {160, 160, 1, 1, 0, 1}, {{5, 1, 1}}},
+    {"pointwise_stride_2", {24, 40, 1, 2, 0, 1}, {{2, 7, 7}, {3, 4, 4}}},
+    {"pointwise_stride_2_one_pixel", {24, 16, 1, 2, 0, 1}, {{4, 1, 1}, {2, 2, 2}}},
+    {"group_8", {48, 48, 3, 1, 1, 6}, {{2, 12, 12}, {2, 6, 6}}},
+    {"group_8_odd_sizes", {24, 24, 3, 1, 1, 3}, {{2, 7, 9}, {1, 3, 5}, {1, 17, 23}}},
+    {"group_8_stride_2_even", {16, 16, 3, 2, 1, 2}, {{3, 14, 14}, {3, 8, 8}}},
+    {"group_8_stride_2_odd", {16, 16, 3, 2, 1, 2}, {{3, 7, 7}, {2, 5, 9}, {2, 4, 7}}},
+    {"group_8_tiny_maps", {40, 40, 3, 1, 1, 5}, {{9, 2, 2}, {7, 1, 1}, {3, 1, 2}, {3, 3, 1}}},
+    {"group_8_tiny_maps_stride_2", {40, 40, 3, 2, 1, 5}, {{9, 2, 2}, {7, 1, 1}, {3, 1, 2}, {5, 4, 4}, {2, 3, 3}}},
+    {"group_8_one_group", {8, 8, 3, 1, 1, 1}, {{2, 10, 10}}},
+    {"group_16", {64, 64, 3, 1, 1, 4}, {{3, 7, 7}, {3, 4, 4}}},
+    {"group_16_stride_2", {32, 32, 3, 2, 1, 2}, {{3, 14, 14}, {2, 9, 7}}},
+    {"group_24", {72, 72, 3, 1, 1, 3}, {{2, 6, 6}, {2, 3, 3}}},
+    {"group_24_stride_2", {48, 48, 3, 2, 1, 2}, {{2, 6, 6}, {2, 5, 7}}},
+    {"group_13", {39, 39, 3, 1, 1, 3}, {{2, 6, 5}}},
+    {"group_8_to_16", {32, 64, 3, 1, 1, 4}, {{2, 6, 5}}},
+    {"group_8_many_images", {8, 8, 3, 1, 1, 1}, {{70, 4, 4}, {33, 2, 2}}},
+    {"group_8_many_images_stride_2", {16, 16, 3, 2, 1, 2}, {{41, 8, 8}}},
+};
+
+INSTANTIATE_TEST_SUITE_P(Cpu, Convolution, testing::ValuesIn(cases),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+TEST(ConvolutionErrors, HalfPrecisionIsRefusedInASentence) {
+  const Conv2d conv{8, 8, 3, 1, 1, 1, DType::f16};
+  const Segments in{{1, 4, 4}};
+  try {
+    backend(Device::cpu).conv2d_workspace(conv, in, ConvPass::forward);
+    FAIL() << "f16 was accepted";
+  } catch (const std::exception& error) {
+    EXPECT_NE(std::string(error.what()).find("conv2d: the CPU computes in f32 or bf16, got f16"), std::string::npos)
+        << error.what();
+  }
+}
+
+TEST(ConvolutionInBFloat16, ForwardIsCloseToFloat) {
+  const Conv2d conv{16, 16, 3, 1, 1, 2, DType::bf16};
+  const Segments in{{2, 6, 6}};
+  const auto x = random_values(in[0].rows() * 16, 1), w = random_values(conv.weight_elements(), 2);
+  std::vector<BFloat16> xb, wb, yb(static_cast<size_t>(in[0].rows() * 16));
+  for (float v : x) xb.push_back(BFloat16::from(v));
+  for (float v : w) wb.push_back(BFloat16::from(v));
+  std::vector<double> expected(yb.size());
+  for_each_product(conv, in, [&](int64_t ix, int64_t iw, int64_t iy) {
+    expected[iy] += double{xb[ix].to_float()} * wb[iw].to_float();
+  });
+  try {
+    GuardedWorkspace workspace(backend(Device::cpu).conv2d_workspace(conv, in, ConvPass::forward));
+    backend(Device::cpu).conv2d_forward(conv, in, xb.data(), wb.data(), yb.data(), workspace.data());
+  } catch (const std::exception&) {
+    GTEST_SKIP() << "this instruction set has no bf16 convolution";
+  }
+  for (size_t i = 0; i < yb.size(); ++i)
+    EXPECT_NEAR(yb[i].to_float(), expected[i], 0.02 + 0.006 * std::abs(expected[i]));
+}
+
+}  // namespace
+}  // namespace saccade::kernels
