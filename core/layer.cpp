@@ -1,0 +1,26 @@
+#include <saccade/core/layer.h>
+#include <saccade/kernels/error.h>
+
+namespace saccade {
+namespace {
+std::string& path() {
+  thread_local std::string text;
+  return text;
+}
+}  // namespace
+
+LayerScope::LayerScope(std::string_view name) : previous_length_(path().size()) {
+  if (name.empty()) return;
+  if (!path().empty()) path() += '.';
+  path() += name;
+}
+
+LayerScope::~LayerScope() { path().resize(previous_length_); }
+
+const std::string& LayerScope::current() { return path(); }
+
+void fail(const std::string& sentence) {
+  throw Error(path().empty() ? sentence : sentence + " (layer " + path() + ")");
+}
+
+}  // namespace saccade

@@ -1,0 +1,86 @@
+#include <fmt/format.h>
+#include <saccade/core/autograd.h>
+#include <saccade/core/layer.h>
+#include <saccade/core/ops.h>
+#include <saccade/kernels/backend.h>
+
+namespace saccade {
+
+using kernels::backend;
+
+namespace {
+
+/// y (m, n) = op(a) op(b) + bias on the device of y.
+void product(const Tensor& a, bool ta, const Tensor& b, bool tb, const Tensor& bias, const Tensor& y) {
+  const kernels::MatMul mm{.m = y.dim(0),
+                           .n = y.dim(1),
+                           .k = ta ? a.dim(0) : a.dim(1),
+                           .transpose_a = ta,
+                           .transpose_b = tb,
+                           .dtype = a.dtype(),
+                           .out_dtype = y.dtype()};
+  auto& device = backend(y.device());
+  const Workspace workspace(y.device(), device.matmul_workspace(mm));
+  device.matmul(mm, a.raw(), b.raw(), bias.defined() ? bias.raw() : nullptr, y.raw(), workspace.data());
+}
+
+}  // namespace
+
+Tensor squeeze_excite(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2) {
+  const DeviceScope device(x.device());
+  if (!x.is_images()) fail(fmt::format("squeeze_excite: expected images, got {}", to_string(x.shape())));
+  const int64_t channels = x.dim(1), reduced = w1.dim(0), images = total_images(x.segments());
+  if (w1.shape() != Shape{reduced, channels} || w2.shape() != Shape{channels, reduced} ||
+      b1.shape() != Shape{reduced} || b2.shape() != Shape{channels})
+    fail(fmt::format("squeeze_excite: {} channels, but w1 is {}, w2 is {}", channels, to_string(w1.shape()),
+                     to_string(w2.shape())));
+  const DType dtype = x.dtype();
+  auto& compute = backend(x.device());
+  Tensor pooled = Tensor::empty({images, channels}, dtype), hidden = Tensor::empty({images, reduced}, dtype),
+         gate = Tensor::empty({images, channels}, dtype), y = Tensor::empty_like(x);
+  compute.global_avg_pool_forward(x.segments(), channels, dtype, x.raw(), pooled.raw());
+  product(pooled, false, w1, true, b1, hidden);
+  compute.relu_forward(dtype, hidden.numel(), hidden.raw(), hidden.raw());
+  product(hidden, false, w2, true, b2, gate);
+  compute.sigmoid_forward(dtype, gate.numel(), gate.raw(), gate.raw());
+  compute.channel_scale_forward(x.segments(), channels, dtype, x.raw(), gate.raw(), y.raw());
+  if (autograd::recording({x, w1, b1, w2, b2}))
+    autograd::record(
+        y, "squeeze_excite", {x, w1, b1, w2, b2},
+        [segments = x.segments(), channels, reduced, images, dtype, x = autograd::Saved(x), w1 = autograd::Saved(w1),
+         w2 = autograd::Saved(w2), pooled, hidden, gate](Tensor dy, autograd::Gradients& to) {
+          auto& compute = backend(dy.device());
+          auto give_weight = [&](size_t weight, size_t bias, const Tensor& gradient, const Tensor& input) {
+            const TagScope tag(Tag::gradients);
+            if (to.wanted(weight)) {
+              Tensor dw = Tensor::empty({gradient.dim(1), input.dim(1)}, dtype);
+              product(gradient, true, input, false, {}, dw);
+              to.give(weight, std::move(dw));
+            }
+            if (to.wanted(bias)) {
+              Tensor db = Tensor::empty({gradient.dim(1)}, dtype);
+              compute.column_sum(dtype, images, gradient.dim(1), gradient.raw(), db.raw());
+              to.give(bias, std::move(db));
+            }
+          };
+          Tensor dgate = Tensor::empty({images, channels}, dtype);
+          compute.channel_scale_backward_scale(segments, channels, dtype, x.get().raw(), dy.raw(), dgate.raw());
+          compute.sigmoid_backward(dtype, gate.numel(), gate.raw(), dgate.raw(), dgate.raw());
+          give_weight(3, 4, dgate, hidden);
+          Tensor dhidden = Tensor::empty({images, reduced}, dtype);
+          product(dgate, false, w2.get(), false, {}, dhidden);
+          compute.relu_backward(dtype, hidden.numel(), hidden.raw(), dhidden.raw(), dhidden.raw());
+          give_weight(1, 2, dhidden, pooled);
+          if (!to.wanted(0)) return;
+          Tensor dpooled = std::move(dgate);
+          product(dhidden, false, w1.get(), false, {}, dpooled);
+          Tensor dx = dy.owns_memory_alone() ? dy : Tensor::empty_like(dy);
+          compute.channel_scale_backward_input(segments, channels, dtype, dy.raw(), gate.raw(), dpooled.raw(),
+                                               dx.raw());
+          dy = Tensor();
+          to.give(0, std::move(dx));
+        });
+  return y;
+}
+
+}  // namespace saccade

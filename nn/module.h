@@ -1,0 +1,74 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <saccade/core/tensor.h>
+
+namespace saccade::nn {
+
+struct NamedTensor {
+  std::string name;  ///< dotted path from the module asked
+  Tensor tensor;
+};
+
+/// A layer or a tree of layers: named parameters (which want gradients), named buffers (which do not), named children.
+/// Calling a module runs its forward under a LayerScope of its name, so errors, tape and memory reports can name it.
+///
+/// Parameters are made on the current DeviceScope: a module built under DeviceScope(Device::meta) has shapes only.
+class Module {
+ public:
+  virtual ~Module() = default;
+  Module(const Module&) = delete;
+  Module& operator=(const Module&) = delete;
+
+  /// Input and output are described by each module.
+  Tensor operator()(const Tensor& x);
+
+  /// In the order of registration, depth first: own tensors before those of children.
+  std::vector<NamedTensor> named_parameters() const;
+  std::vector<NamedTensor> named_buffers() const;
+  /// Parameters and buffers together, in the order a state dict lists them.
+  std::vector<NamedTensor> named_tensors() const;
+  std::vector<Tensor> parameters() const;
+  int64_t parameter_count() const;
+
+  /// Training or evaluation mode, of the whole tree (batch norm is what differs).
+  void train(bool on = true);
+  bool is_training() const { return training_; }
+  /// Whether parameters want gradients, of the whole tree.
+  void requires_grad(bool on);
+
+  const std::vector<std::pair<std::string, std::shared_ptr<Module>>>& children() const { return children_; }
+  /// Calls `visit(path, module)` for this module (path "") and all below it.
+  void visit(const std::function<void(const std::string& path, Module& module)>& visit);
+
+ protected:
+  Module() = default;
+  virtual Tensor forward(const Tensor& x) = 0;
+
+  /// @name Registration, for constructors
+  /// @{
+  Tensor add_parameter(std::string name, Tensor tensor);
+  Tensor add_buffer(std::string name, Tensor tensor);
+  template <class M>
+  std::shared_ptr<M> add_child(std::string name, std::shared_ptr<M> child) {
+    adopt(name, child);
+    return child;
+  }
+  /// @}
+
+ private:
+  void adopt(std::string name, std::shared_ptr<Module> child);
+
+  std::string name_;
+  bool training_ = true;
+  std::vector<NamedTensor> parameters_, buffers_;
+  std::vector<std::pair<std::string, std::shared_ptr<Module>>> children_;
+};
+
+}  // namespace saccade::nn
