@@ -7,14 +7,11 @@
 #include <utility>
 #include <vector>
 
-#include <saccade/core/tensor.h>
+#include <saccade/core/named_tensor.h>
 
 namespace saccade::nn {
 
-struct NamedTensor {
-  std::string name;  ///< dotted path from the module asked
-  Tensor tensor;
-};
+using saccade::NamedTensor;
 
 /// A layer or a tree of layers: named parameters (which want gradients), named buffers (which do not), named children.
 /// Calling a module runs its forward under a LayerScope of its name, so errors, tape and memory reports can name it.
@@ -44,14 +41,16 @@ class Module {
   void requires_grad(bool on);
 
   const std::vector<std::pair<std::string, std::shared_ptr<Module>>>& children() const { return children_; }
-  /// Calls `visit(path, module)` for this module (path "") and all below it.
-  void visit(const std::function<void(const std::string& path, Module& module)>& visit);
+  /// Calls `visitor(path, module)` for this module (path "") and all below it.
+  void visit(const std::function<void(const std::string& path, Module& module)>& visitor);
 
  protected:
   Module() = default;
+  /// The name under which the parent registered this module; empty for a root.
+  const std::string& name() const { return name_; }
   virtual Tensor forward(const Tensor& x) = 0;
 
-  /// @name Registration, for constructors
+  /// @name Registration, for constructors. A name that is taken already is an error; a name may hold dots ("f.a.0").
   /// @{
   Tensor add_parameter(std::string name, Tensor tensor);
   Tensor add_buffer(std::string name, Tensor tensor);
@@ -64,6 +63,8 @@ class Module {
 
  private:
   void adopt(std::string name, std::shared_ptr<Module> child);
+  void check_free(const std::string& name) const;
+  std::vector<NamedTensor> named(bool with_parameters, bool with_buffers) const;
 
   std::string name_;
   bool training_ = true;
