@@ -1,0 +1,106 @@
+#include <fmt/format.h>
+#include <saccade/core/io/atomic_file.h>
+#include <saccade/core/io/input_file.h>
+#include <saccade/core/io/safetensors.h>
+
+#include <algorithm>
+#include <cctype>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+namespace saccade::io {
+namespace {
+
+std::string type_name(DType dtype) {
+  std::string name(name_of(dtype));
+  for (char& c : name) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  return name;
+}
+
+std::optional<DType> dtype_named(std::string_view name) {
+  for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::i32, DType::i64, DType::u8})
+    if (type_name(dtype) == name) return dtype;
+  return std::nullopt;
+}
+
+std::string json_string(const std::string& text) {
+  try {
+    return nlohmann::json(text).dump();
+  } catch (const nlohmann::json::exception&) {
+    throw Error("save_safetensors: a name or a metadata string is not UTF-8");
+  }
+}
+
+}  // namespace
+
+const Tensor& Safetensors::operator[](std::string_view name) const {
+  for (const NamedTensor& each : tensors)
+    if (each.name == name) return each.tensor;
+  throw Error(fmt::format("there is no tensor '{}' among the {} of this file", name, tensors.size()));
+}
+
+Safetensors load_safetensors(const std::filesystem::path& path) {
+  SafetensorsHeader header = read_safetensors_header(path);
+  const InputFile file(path);
+  Safetensors result{{}, std::move(header.metadata)};
+  result.tensors.reserve(header.entries.size());
+  for (const SafetensorsEntry& entry : header.entries) {
+    const std::optional<DType> dtype = dtype_named(entry.type);
+    if (!dtype)
+      throw Error(fmt::format("{}: tensor '{}' has the type {}; only F32, F16, BF16, I32, I64 and U8 can be loaded",
+                              path.string(), entry.name, entry.type));
+    const Tensor tensor = Tensor::empty(entry.shape, *dtype);
+    if (tensor.device() == Device::cpu) file.read(header.data_offset + entry.begin, tensor.raw(), tensor.bytes());
+    result.tensors.push_back({entry.name, tensor});
+  }
+  return result;
+}
+
+void save_safetensors(const std::filesystem::path& path, std::span<const NamedTensor> tensors,
+                      const Metadata& metadata) {
+  std::vector<const NamedTensor*> order;
+  for (const NamedTensor& each : tensors) {
+    if (!each.tensor.defined() || each.tensor.device() != Device::cpu)
+      throw Error(fmt::format("save_safetensors: tensor '{}' has no data to save", each.name));
+    order.push_back(&each);
+  }
+  std::sort(order.begin(), order.end(), [](const NamedTensor* a, const NamedTensor* b) {
+    const size_t size_a = size_of(a->tensor.dtype()), size_b = size_of(b->tensor.dtype());
+    return size_a != size_b ? size_a > size_b : a->name < b->name;
+  });
+  std::vector<std::string_view> names;
+  for (const NamedTensor* each : order) names.push_back(each->name);
+  std::sort(names.begin(), names.end());
+  if (const auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end())
+    throw Error(fmt::format("save_safetensors: the name '{}' is given twice", *twice));
+  if (std::binary_search(names.begin(), names.end(), "__metadata__"))
+    throw Error("save_safetensors: no tensor can be called __metadata__");
+
+  std::string header = "{";
+  if (!metadata.empty()) {
+    header += "\"__metadata__\":{";
+    for (const auto& [key, value] : metadata) header += json_string(key) + ':' + json_string(value) + ',';
+    header.back() = '}';
+    header += ',';
+  }
+  uint64_t position = 0;
+  for (const NamedTensor* each : order) {
+    const uint64_t end = position + each->tensor.bytes();
+    header += fmt::format(R"({}:{{"dtype":"{}","shape":{},"data_offsets":[{},{}]}},)", json_string(each->name),
+                          type_name(each->tensor.dtype()), nlohmann::json(each->tensor.shape()).dump(), position, end);
+    position = end;
+  }
+  if (header.back() == ',') header.pop_back();
+  header += '}';
+  header.resize((sizeof(uint64_t) + header.size() + 63) / 64 * 64 - sizeof(uint64_t), ' ');
+  if (header.size() > 100'000'000) throw Error("save_safetensors: the header would be larger than 100 MB");
+
+  write_file_atomically(path, [&](AtomicFile& file) {
+    const uint64_t length = header.size();
+    file.write(&length, sizeof(length));
+    file.write(header);
+    for (const NamedTensor* each : order) file.write(each->tensor.raw(), each->tensor.bytes());
+  });
+}
+
+}  // namespace saccade::io
