@@ -1,0 +1,60 @@
+#include <dnnl.h>
+#include <omp.h>
+#include <saccade/kernels/backend.h>
+#include <saccade/kernels/cpu/cpu_backend.h>
+#include <saccade/kernels/error.h>
+#include <saccade/kernels/meta/meta_backend.h>
+
+#include <cstdlib>
+#include <string_view>
+
+namespace saccade::kernels {
+
+Backend& backend(Device device) {
+  static CpuBackend cpu;
+  static MetaBackend meta(cpu);
+  cpu_isa();  // caps oneDNN, which must happen before its first primitive
+  return device == Device::meta ? static_cast<Backend&>(meta) : cpu;
+}
+
+Cost& meta_cost() {
+  thread_local Cost cost;
+  return cost;
+}
+
+namespace {
+
+Isa widest_of_this_processor() {
+  __builtin_cpu_init();
+  const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
+                  __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("lzcnt");
+  const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                  __builtin_cpu_supports("avx512vl");
+  return v4 ? Isa::avx512 : v3 ? Isa::avx2 : Isa::baseline;
+}
+
+Isa choose_isa() {
+  const Isa widest = widest_of_this_processor();
+  const char* text = std::getenv("SACCADE_ISA");
+  if (text == nullptr || *text == '\0') return widest;
+  for (const Isa cap : {Isa::baseline, Isa::avx2, Isa::avx512}) {
+    if (std::string_view(text) != name_of(cap)) continue;
+    // oneDNN's narrowest cap is SSE4.1. A failure means that it has been used already, with what it chose itself.
+    if (cap == Isa::baseline) dnnl_set_max_cpu_isa(dnnl_cpu_isa_sse41);
+    if (cap == Isa::avx2) dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx2);
+    return cap < widest ? cap : widest;
+  }
+  throw Error("SACCADE_ISA: expected avx512, avx2 or baseline, got \"" + std::string(text) + "\"");
+}
+
+}  // namespace
+
+Isa cpu_isa() {
+  static const Isa isa = choose_isa();
+  return isa;
+}
+
+int cpu_threads() { return omp_get_max_threads(); }
+
+}  // namespace saccade::kernels

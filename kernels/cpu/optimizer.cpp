@@ -1,0 +1,72 @@
+#include <saccade/kernels/cpu/cpu_backend.h>
+#include <saccade/kernels/cpu/isa.h>
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+namespace saccade::kernels {
+
+using namespace cpu;
+
+namespace {
+
+const OptimizerKernels& table() { return for_this_processor(baseline::optimizer, avx2::optimizer, avx512::optimizer); }
+
+/// All tensors cut into pieces of 16k elements: threads share pieces, not tensors, and a tensor's norm is the sum over
+/// its pieces in order.
+std::vector<Piece> cut(std::span<const ParameterSlot> slots) {
+  constexpr int64_t most = 16384;
+  std::vector<Piece> pieces;
+  pieces.reserve(slots.size());
+  for (size_t i = 0; i < slots.size(); ++i) {
+    const ParameterSlot& s = slots[i];
+    for (int64_t begin = 0; begin < s.elements; begin += most) {
+      pieces.push_back({{s.parameter + begin, s.gradient + begin, s.state1 ? s.state1 + begin : nullptr,
+                         s.state2 ? s.state2 + begin : nullptr, std::min(most, s.elements - begin)},
+                        static_cast<int64_t>(i),
+                        0,
+                        0,
+                        0});
+    }
+  }
+  return pieces;
+}
+
+void set_trust_ratios(const Sgd& spec, std::vector<Piece>& pieces) {
+  for (size_t first = 0; first < pieces.size();) {
+    size_t last = first;
+    double parameter = 0, gradient = 0;
+    for (; last < pieces.size() && pieces[last].tensor == pieces[first].tensor; ++last) {
+      parameter += pieces[last].parameter_squares;
+      gradient += pieces[last].gradient_squares;
+    }
+    parameter = std::sqrt(parameter);
+    gradient = std::sqrt(gradient);
+    const double ratio = parameter != 0 && gradient != 0
+                             ? spec.trust * parameter / (gradient + spec.weight_decay * parameter + spec.larc_eps)
+                             : 0;
+    for (; first < last; ++first) pieces[first].trust_ratio = static_cast<float>(ratio);
+  }
+}
+
+}  // namespace
+
+void CpuBackend::sgd(const Sgd& spec, std::span<const ParameterSlot> slots) {
+  std::vector<Piece> pieces = cut(slots);
+  if (spec.trust > 0) {
+    table().square_sums(pieces.data(), static_cast<int64_t>(pieces.size()));
+    set_trust_ratios(spec, pieces);
+  }
+  table().sgd(spec, pieces.data(), static_cast<int64_t>(pieces.size()));
+}
+
+void CpuBackend::adamw(const AdamW& spec, std::span<const ParameterSlot> slots) {
+  const std::vector<Piece> pieces = cut(slots);
+  const auto step = static_cast<double>(spec.step);
+  const auto correction1 = static_cast<float>(1 - std::pow(static_cast<double>(spec.beta1), step));
+  const auto correction2 = static_cast<float>(1 - std::pow(static_cast<double>(spec.beta2), step));
+  table().adamw(spec, correction1, correction2, pieces.data(), static_cast<int64_t>(pieces.size()));
+}
+
+}  // namespace saccade::kernels

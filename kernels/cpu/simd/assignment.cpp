@@ -1,0 +1,192 @@
+#include <saccade/kernels/cpu/simd/vector.h>
+
+namespace saccade::kernels::cpu::SACCADE_ISA {
+namespace {
+
+/// Largest of row[k] * factor (+ offset[k] where there are offsets).
+template <bool Offset>
+SACCADE_INLINE float row_max(const float* row, const float* offset, float factor, int64_t n) {
+  F largest = splat(-__builtin_inff());
+  for_vectors(n, [&](int64_t k, auto lanes) {
+    F v = load(row + k, lanes) * factor;
+    if constexpr (Offset) v += load(offset + k, lanes);
+    largest = max(largest, keep(v, -__builtin_inff(), lanes));
+  });
+  return max_of(largest);
+}
+
+/// out = exp(row * factor (+ offset) - shift); returns the sum. out may be row.
+template <bool Offset>
+SACCADE_INLINE float row_exp(const float* row, const float* offset, float factor, float shift, int64_t n, float* out) {
+  F sum = {};
+  for_vectors(n, [&](int64_t k, auto lanes) {
+    F v = load(row + k, lanes) * factor;
+    if constexpr (Offset) v += load(offset + k, lanes);
+    const F e = exp(v - shift);
+    store(out + k, e, lanes);
+    sum += keep(e, 0.f, lanes);
+  });
+  return sum_of(sum);
+}
+
+/// Sinkhorn's column step for one prototype, without exponentials that could all vanish: the largest first.
+float column_log_sum_exp(const Sinkhorn& spec, const float* scores, const float* row_potentials, int64_t k) {
+  const float factor = 1.f / spec.eps;
+  float largest = -__builtin_inff();
+  for (int64_t b = 0; b < spec.rows; ++b) {
+    const float v = scores[b * spec.prototypes + k] * factor + row_potentials[b];
+    largest = v > largest ? v : largest;
+  }
+  float sum = 0;
+  for (int64_t b = 0; b < spec.rows; ++b) {
+    sum += __builtin_expf(scores[b * spec.prototypes + k] * factor + row_potentials[b] - largest);
+  }
+  return largest + __builtin_logf(sum);
+}
+
+/// One pass over the scores an iteration. With e_bk = exp(S_bk/eps + a_k - m_b), m_b the row's largest exponent, the
+/// row step is c_b = -ln N - m_b - ln sum_k e_bk, and the column step's exp(S_bk/eps + c_b) is e_bk exp(-a_k) / (N
+/// sum_k e_bk), so that a_k <- -ln K - LSE_b(S_bk/eps + c_b) = a_k - ln K - ln u_k, u_k = sum_b q_bk / N, from the
+/// exponentials already there. Where u_k is so small that terms of it may have vanished, the column is summed anew with
+/// its own largest exponent.
+void sinkhorn_potentials(const Sinkhorn& spec, const SinkhornScratch& scratch, const float* scores, float* potentials) {
+  const int64_t rows = spec.rows, prototypes = spec.prototypes;
+  const float factor = 1.f / spec.eps, log_n = __builtin_logf(static_cast<float>(rows));
+  const float log_k = __builtin_logf(static_cast<float>(prototypes));
+  for (int64_t k = 0; k < prototypes; ++k) potentials[k] = 0;
+  // The first column step has a constant c. Its exponentials are taken from the largest score: c = -largest/eps.
+  float largest = -__builtin_inff();
+#pragma omp parallel for schedule(static) reduction(max : largest) if (rows * prototypes > 16384)
+  for (int64_t b = 0; b < rows; ++b) {
+    const float of_row = row_max<false>(scores + b * prototypes, nullptr, factor, prototypes);
+    largest = of_row > largest ? of_row : largest;
+  }
+  for (int iteration = 0; iteration < spec.iterations; ++iteration) {
+    const bool first = iteration == 0;
+#pragma omp parallel for schedule(static) if (rows * prototypes > 16384)
+    for (int64_t chunk = 0; chunk < scratch.chunks; ++chunk) {
+      const int64_t begin = chunk * scratch.chunk_rows, left = rows - begin;
+      float *columns = scratch.columns + chunk * prototypes, *e = scratch.exponentials + chunk * prototypes;
+      for (int64_t k = 0; k < prototypes; ++k) columns[k] = 0;
+      for (int64_t b = begin; b < begin + (left < scratch.chunk_rows ? left : scratch.chunk_rows); ++b) {
+        const float* row = scores + b * prototypes;
+        float weight = 1.f, shift = largest;
+        if (first) {
+          row_exp<false>(row, nullptr, factor, shift, prototypes, e);
+          scratch.row_potentials[b] = -largest;
+        } else {
+          shift = row_max<true>(row, potentials, factor, prototypes);
+          const float sum = row_exp<true>(row, potentials, factor, shift, prototypes, e);
+          weight = 1.f / (sum * static_cast<float>(rows));
+          scratch.row_potentials[b] = -log_n - shift - __builtin_logf(sum);
+        }
+        for_vectors(prototypes, [=](int64_t k, auto lanes) {
+          store(columns + k, load(columns + k, lanes) + load(e + k, lanes) * weight, lanes);
+        });
+      }
+    }
+    parallel_blocks(prototypes, 256, [=, &spec, &scratch](int64_t begin, int64_t end) {
+      for (int64_t k = begin; k < end; ++k) {
+        float u = 0;
+        for (int64_t chunk = 0; chunk < scratch.chunks; ++chunk) u += scratch.columns[chunk * prototypes + k];
+        potentials[k] = -log_k - (u > 1e-30f ? __builtin_logf(u) - potentials[k]
+                                             : column_log_sum_exp(spec, scores, scratch.row_potentials, k));
+      }
+    });
+  }
+}
+
+void sinkhorn_assign(const Sinkhorn& spec, const float* scores, const float* potentials, float* q) {
+  const int64_t prototypes = spec.prototypes;
+  const float factor = 1.f / spec.eps;
+#pragma omp parallel for schedule(static) if (spec.rows * prototypes > 16384)
+  for (int64_t b = 0; b < spec.rows; ++b) {
+    const float* row = scores + b * prototypes;
+    float* out = q + b * prototypes;
+    const float shift = row_max<true>(row, potentials, factor, prototypes);
+    const float scale = 1.f / row_exp<true>(row, potentials, factor, shift, prototypes, out);
+    for_vectors(prototypes, [=](int64_t k, auto lanes) { store(out + k, load(out + k, lanes) * scale, lanes); });
+  }
+}
+
+/// Sums of doubles over rows are cut into this many parts at most, summed in order at the end.
+constexpr int64_t most_parts = 64;
+
+void swapped_prediction(const SwappedPrediction& spec, const float* scores, const float* q, float* loss,
+                        float* dscores) {
+  const int64_t batch = spec.batch, crops = spec.crops, assigning = spec.assigning, prototypes = spec.prototypes;
+  const int64_t rows = batch * crops, part_rows = (rows + most_parts - 1) / most_parts;
+  const float factor = 1.f / spec.temperature;
+  const double share =
+      1. / (static_cast<double>(assigning) * static_cast<double>(crops - 1) * static_cast<double>(batch));
+  double parts[most_parts] = {};
+  double* const totals = parts;
+#pragma omp parallel for schedule(static) if (rows * prototypes > 16384)
+  for (int64_t part = 0; part < most_parts; ++part) {
+    double total = 0;
+    for (int64_t row = part * part_rows; row < rows && row < (part + 1) * part_rows; ++row) {
+      const int64_t crop = row / batch, image = row % batch;
+      const float* s = scores + row * prototypes;
+      float* out = dscores + row * prototypes;
+      const float shift = row_max<false>(s, nullptr, factor, prototypes);
+      const float sum = row_exp<false>(s, nullptr, factor, shift, prototypes, out);
+      // With t = sum of q_i over the assigning crops i other than this one:
+      // loss = mass(t) * lse - sum_k t_k s_k/tau, gradient = (mass(t) * softmax - t) / tau.
+      F mass = {}, dot = {};
+      for (int64_t i = 0; i < assigning; ++i) {
+        if (i == crop) continue;
+        const float* target = q + (i * batch + image) * prototypes;
+        for_vectors(prototypes, [&](int64_t k, auto lanes) {
+          const F t = load(target + k, lanes);
+          mass += t;
+          dot += t * (load(s + k, lanes) * factor - shift);
+        });
+      }
+      const float whole = sum_of(mass), scale = static_cast<float>(share) * factor, softmax = whole / sum * scale;
+      total += static_cast<double>(whole) * __builtin_logf(sum) - sum_of(dot);
+      for_vectors(prototypes, [=](int64_t k, auto lanes) { store(out + k, load(out + k, lanes) * softmax, lanes); });
+      for (int64_t i = 0; i < assigning; ++i) {
+        if (i == crop) continue;
+        const float* target = q + (i * batch + image) * prototypes;
+        for_vectors(prototypes, [=](int64_t k, auto lanes) {
+          store(out + k, load(out + k, lanes) - load(target + k, lanes) * scale, lanes);
+        });
+      }
+    }
+    totals[part] = total;
+  }
+  double total = 0;
+  for (double part : parts) total += part;
+  *loss = static_cast<float>(total * share);
+}
+
+void cross_entropy(int64_t rows, int64_t classes, const float* logits, const int32_t* labels, float* loss,
+                   float* dlogits) {
+  const int64_t part_rows = (rows + most_parts - 1) / most_parts;
+  const float share = 1.f / static_cast<float>(rows);
+  double parts[most_parts] = {};
+  double* const totals = parts;
+#pragma omp parallel for schedule(static) if (rows * classes > 16384)
+  for (int64_t part = 0; part < most_parts; ++part) {
+    double total = 0;
+    for (int64_t row = part * part_rows; row < rows && row < (part + 1) * part_rows; ++row) {
+      const float* in = logits + row * classes;
+      float* out = dlogits + row * classes;
+      const float shift = row_max<false>(in, nullptr, 1.f, classes), of_label = in[labels[row]];
+      const float sum = row_exp<false>(in, nullptr, 1.f, shift, classes, out), scale = share / sum;
+      total += __builtin_logf(sum) - (static_cast<double>(of_label) - shift);
+      for_vectors(classes, [=](int64_t k, auto lanes) { store(out + k, load(out + k, lanes) * scale, lanes); });
+      out[labels[row]] -= share;
+    }
+    totals[part] = total;
+  }
+  double total = 0;
+  for (double part : parts) total += part;
+  *loss = static_cast<float>(total / static_cast<double>(rows));
+}
+
+}  // namespace
+
+extern const AssignmentKernels assignment = {sinkhorn_potentials, sinkhorn_assign, swapped_prediction, cross_entropy};
+
+}  // namespace saccade::kernels::cpu::SACCADE_ISA

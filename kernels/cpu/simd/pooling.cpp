@@ -1,0 +1,241 @@
+#include <saccade/kernels/cpu/simd/vector.h>
+
+// Global average pooling, per-image channel scaling (squeeze-excite) and max pooling. All are maps over images, which
+// are independent of each other and shared out among the threads.
+namespace saccade::kernels::cpu::SACCADE_ISA {
+namespace {
+
+struct Image {
+  int64_t row, pixels;
+};
+
+Image locate(const Segment* segments, int64_t index) {
+  int64_t row = 0;
+  for (;; ++segments) {
+    const int64_t pixels = segments->h * segments->w;
+    if (index < segments->n) return {row + index * pixels, pixels};
+    index -= segments->n;
+    row += segments->n * pixels;
+  }
+}
+
+/// Calls body(image, first row, pixels) for all images, on all threads where there is enough to do.
+template <class Body>
+SACCADE_INLINE void for_images(const Segment* segments, int64_t count, int64_t channels, Body body) {
+  int64_t images = 0, rows = 0;
+  for (int64_t s = 0; s < count; ++s) images += segments[s].n, rows += segments[s].n * segments[s].h * segments[s].w;
+#pragma omp parallel for schedule(static) if (rows * channels > 16384)
+  for (int64_t i = 0; i < images; ++i) {
+    const Image image = locate(segments, i);
+    body(i, image.row, image.pixels);
+  }
+}
+
+/// Sums of term(element, lanes) over the pixels of an image, a channel: four registers of channels at a time, pixels in
+/// order.
+template <class Term, class Write>
+SACCADE_INLINE void sum_pixels(int64_t pixels, int64_t channels, Term term, Write write) {
+  int64_t c = 0;
+  for (; c + 4 * width <= channels; c += 4 * width) {
+    F a = {}, b = {}, d = {}, e = {};
+    for (int64_t p = 0; p < pixels; ++p) {
+      const int64_t at = p * channels + c;
+      a += term(at, Full{});
+      b += term(at + width, Full{});
+      d += term(at + 2 * width, Full{});
+      e += term(at + 3 * width, Full{});
+    }
+    write(c, a, Full{});
+    write(c + width, b, Full{});
+    write(c + 2 * width, d, Full{});
+    write(c + 3 * width, e, Full{});
+  }
+  for_vectors(channels - c, [=](int64_t i, auto lanes) {
+    F a = {}, b = {};
+    int64_t p = 0;
+    for (; p + 2 <= pixels; p += 2) {
+      a += term(p * channels + c + i, lanes);
+      b += term((p + 1) * channels + c + i, lanes);
+    }
+    if (p < pixels) a += term(p * channels + c + i, lanes);
+    write(c + i, a + b, lanes);
+  });
+}
+
+void average_forward(const Segment* segments, int64_t count, int64_t channels, DType dtype, const void* x,
+                     void* pooled) {
+  with_storage(dtype, [=](auto type) {
+    using T = decltype(type);
+    for_images(segments, count, channels, [=](int64_t image, int64_t row, int64_t pixels) {
+      const T* from = static_cast<const T*>(x) + row * channels;
+      T* to = static_cast<T*>(pooled) + image * channels;
+      const float factor = 1.f / static_cast<float>(pixels);
+      sum_pixels(
+          pixels, channels, [=](int64_t at, auto lanes) { return load(from + at, lanes); },
+          [=](int64_t c, F sum, auto lanes) { store(to + c, sum * factor, lanes); });
+    });
+  });
+}
+
+void average_backward(const Segment* segments, int64_t count, int64_t channels, DType dtype, const void* dpooled,
+                      void* dx) {
+  with_storage(dtype, [=](auto type) {
+    using T = decltype(type);
+    for_images(segments, count, channels, [=](int64_t image, int64_t row, int64_t pixels) {
+      const T* from = static_cast<const T*>(dpooled) + image * channels;
+      T* to = static_cast<T*>(dx) + row * channels;
+      const float factor = 1.f / static_cast<float>(pixels);
+      for (int64_t p = 0; p < pixels; ++p) {
+        for_vectors(channels, [=](int64_t c, auto lanes) {
+          store(to + p * channels + c, load(from + c, lanes) * factor, lanes);
+        });
+      }
+    });
+  });
+}
+
+void scale_forward(const Segment* segments, int64_t count, int64_t channels, DType dtype, const void* x,
+                   const void* scale, void* y) {
+  with_storage(dtype, [=](auto type) {
+    using T = decltype(type);
+    for_images(segments, count, channels, [=](int64_t image, int64_t row, int64_t pixels) {
+      const T* factors = static_cast<const T*>(scale) + image * channels;
+      const T* from = static_cast<const T*>(x) + row * channels;
+      T* to = static_cast<T*>(y) + row * channels;
+      for (int64_t p = 0; p < pixels; ++p) {
+        for_vectors(channels, [=](int64_t c, auto lanes) {
+          store(to + p * channels + c, load(from + p * channels + c, lanes) * load(factors + c, lanes), lanes);
+        });
+      }
+    });
+  });
+}
+
+void scale_backward_scale(const Segment* segments, int64_t count, int64_t channels, DType dtype, const void* x,
+                          const void* dy, void* dscale) {
+  with_storage(dtype, [=](auto type) {
+    using T = decltype(type);
+    for_images(segments, count, channels, [=](int64_t image, int64_t row, int64_t pixels) {
+      const T *value = static_cast<const T*>(x) + row * channels,
+              *gradient = static_cast<const T*>(dy) + row * channels;
+      T* to = static_cast<T*>(dscale) + image * channels;
+      sum_pixels(
+          pixels, channels,
+          [=](int64_t at, auto lanes) { return load(value + at, lanes) * load(gradient + at, lanes); },
+          [=](int64_t c, F sum, auto lanes) { store(to + c, sum, lanes); });
+    });
+  });
+}
+
+void scale_backward_input(const Segment* segments, int64_t count, int64_t channels, DType dtype, const void* dy,
+                          const void* scale, const void* dpooled, void* dx) {
+  with_storage(dtype, [=](auto type) {
+    using T = decltype(type);
+    for_images(segments, count, channels, [=](int64_t image, int64_t row, int64_t pixels) {
+      const T* factors = static_cast<const T*>(scale) + image * channels;
+      const T* pooled = dpooled == nullptr ? nullptr : static_cast<const T*>(dpooled) + image * channels;
+      const T* from = static_cast<const T*>(dy) + row * channels;
+      T* to = static_cast<T*>(dx) + row * channels;
+      const float share = 1.f / static_cast<float>(pixels);
+      for (int64_t p = 0; p < pixels; ++p) {
+        for_vectors(channels, [=](int64_t c, auto lanes) {
+          F v = load(from + p * channels + c, lanes) * load(factors + c, lanes);
+          if (pooled != nullptr) v += load(pooled + c, lanes) * share;
+          store(to + p * channels + c, v, lanes);
+        });
+      }
+    });
+  });
+}
+
+SACCADE_INLINE void store_bytes(uint8_t* p, I value, Full) {
+  const U8 bytes = __builtin_convertvector(value, U8);
+  __builtin_memcpy(p, &bytes, sizeof bytes);
+}
+SACCADE_INLINE void store_bytes(uint8_t* p, I value, Part part) {
+  for (int i = 0; i < part.n; ++i) p[i] = static_cast<uint8_t>(value[i]);
+}
+SACCADE_INLINE I load_bytes(const uint8_t* p, Full) {
+  U8 bytes;
+  __builtin_memcpy(&bytes, p, sizeof bytes);
+  return __builtin_convertvector(bytes, I);
+}
+SACCADE_INLINE I load_bytes(const uint8_t* p, Part part) {
+  I value = {};
+  for (int i = 0; i < part.n; ++i) value[i] = p[i];
+  return value;
+}
+
+void max_forward(const Conv2d& window, const Segment& in, const Segment& out, const void* x, void* y, uint8_t* argmax) {
+  const int64_t channels = window.in_channels, kernel = window.kernel, stride = window.stride, pad = window.padding;
+  const int64_t height = in.h, wide = in.w, out_height = out.h, out_wide = out.w;
+  with_storage(window.dtype, [=](auto type) {
+    using T = decltype(type);
+    const int64_t lines = out.n * out_height;
+#pragma omp parallel for schedule(static) if (lines * out_wide * channels > 4096)
+    for (int64_t line = 0; line < lines; ++line) {
+      const T* image = static_cast<const T*>(x) + line / out_height * height * wide * channels;
+      const int64_t top = line % out_height * stride - pad;
+      const int64_t ky_begin = top < 0 ? -top : 0, ky_end = top + kernel > height ? height - top : kernel;
+      for (int64_t ox = 0; ox < out_wide; ++ox) {
+        const int64_t left = ox * stride - pad;
+        const int64_t kx_begin = left < 0 ? -left : 0, kx_end = left + kernel > wide ? wide - left : kernel;
+        const int64_t to = (line * out_wide + ox) * channels;
+        for_vectors(channels, [=](int64_t c, auto lanes) {
+          F best = load(image + ((top + ky_begin) * wide + left + kx_begin) * channels + c, lanes);
+          I where = I{} + static_cast<int32_t>(ky_begin * kernel + kx_begin);
+          for (int64_t ky = ky_begin; ky < ky_end; ++ky) {
+            for (int64_t kx = kx_begin; kx < kx_end; ++kx) {
+              const F v = load(image + ((top + ky) * wide + left + kx) * channels + c, lanes);
+              const I better = (v > best) | (v != v);  // NaN is passed on
+              best = better ? v : best;
+              where = better ? I{} + static_cast<int32_t>(ky * kernel + kx) : where;
+            }
+          }
+          store(static_cast<T*>(y) + to + c, best, lanes);
+          store_bytes(argmax + to + c, where, lanes);
+        });
+      }
+    }
+  });
+}
+
+/// Each input pixel gathers from the windows that hold it: no two threads write the same place.
+void max_backward(const Conv2d& window, const Segment& in, const Segment& out, const void* dy, const uint8_t* argmax,
+                  void* dx) {
+  const int64_t channels = window.in_channels, kernel = window.kernel, stride = window.stride, pad = window.padding;
+  const int64_t height = in.h, wide = in.w, out_height = out.h, out_wide = out.w;
+  with_storage(window.dtype, [=](auto type) {
+    using T = decltype(type);
+    const int64_t lines = in.n * height;
+#pragma omp parallel for schedule(static) if (lines * wide * channels > 4096)
+    for (int64_t line = 0; line < lines; ++line) {
+      const int64_t image = line / height, y = line % height + pad;
+      const int64_t oy_begin = y < kernel ? 0 : (y - kernel) / stride + 1;
+      const int64_t oy_end = y / stride < out_height ? y / stride + 1 : out_height;
+      for (int64_t ix = 0; ix < wide; ++ix) {
+        const int64_t x = ix + pad;
+        const int64_t ox_begin = x < kernel ? 0 : (x - kernel) / stride + 1;
+        const int64_t ox_end = x / stride < out_wide ? x / stride + 1 : out_wide;
+        for_vectors(channels, [=](int64_t c, auto lanes) {
+          F sum = {};
+          for (int64_t oy = oy_begin; oy < oy_end; ++oy) {
+            for (int64_t ox = ox_begin; ox < ox_end; ++ox) {
+              const int64_t from = ((image * out_height + oy) * out_wide + ox) * channels + c;
+              const int32_t here = static_cast<int32_t>((y - oy * stride) * kernel + x - ox * stride);
+              sum += load_bytes(argmax + from, lanes) == here ? load(static_cast<const T*>(dy) + from, lanes) : F{};
+            }
+          }
+          store(static_cast<T*>(dx) + (line * wide + ix) * channels + c, sum, lanes);
+        });
+      }
+    }
+  });
+}
+
+}  // namespace
+
+extern const PoolingKernels pooling = {average_forward,      average_backward, scale_forward, scale_backward_scale,
+                                       scale_backward_input, max_forward,      max_backward};
+
+}  // namespace saccade::kernels::cpu::SACCADE_ISA
