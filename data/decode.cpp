@@ -1,0 +1,140 @@
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <saccade/data/decode.h>
+#include <saccade/data/decode_formats.h>
+#include <saccade/kernels/error.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+namespace saccade::data {
+
+std::string_view name_of(Format format) {
+  switch (format) {
+    case Format::jpeg:
+      return "JPEG";
+    case Format::png:
+      return "PNG";
+    case Format::webp:
+      return "WebP";
+    case Format::bmp:
+      return "BMP";
+    case Format::pnm:
+      return "PNM";
+    case Format::unknown:
+      break;
+  }
+  return "unknown";
+}
+
+Format detect_format(std::span<const uint8_t> bytes) {
+  const auto starts = [&](std::string_view magic, size_t at = 0) {
+    return bytes.size() >= at + magic.size() && std::memcmp(bytes.data() + at, magic.data(), magic.size()) == 0;
+  };
+  if (starts("\xff\xd8\xff")) return Format::jpeg;
+  if (starts("\x89PNG\r\n\x1a\n")) return Format::png;
+  if (starts("RIFF") && starts("WEBP", 8)) return Format::webp;
+  if (starts("BM")) return Format::bmp;
+  if (starts("P5") || starts("P6")) return Format::pnm;
+  return Format::unknown;
+}
+
+namespace formats {
+
+void check_size(const char* format, int64_t width, int64_t height, const DecodeLimits& limits) {
+  if (width <= 0 || height <= 0)
+    throw Error(fmt::format("{}: the header gives a size of {} x {}", format, width, height));
+  if (width > limits.max_pixels / height) {
+    throw Error(
+        fmt::format("{}: {} x {} pixels are more than the limit of {}", format, width, height, limits.max_pixels));
+  }
+}
+
+}  // namespace formats
+
+namespace {
+
+/// Brings an image to `channels` in place.
+void convert_channels(Image& image, int channels) {
+  const size_t count = static_cast<size_t>(image.height) * image.width;
+  if (channels == 3) {
+    image.pixels.resize(count * 3);
+    uint8_t* p = image.pixels.data();
+    for (size_t i = count; i-- > 0;) p[3 * i] = p[3 * i + 1] = p[3 * i + 2] = p[i];
+  } else {
+    uint8_t* p = image.pixels.data();
+    for (size_t i = 0; i < count; ++i) {
+      p[i] = static_cast<uint8_t>((19595u * p[3 * i] + 38470u * p[3 * i + 1] + 7471u * p[3 * i + 2] + 32768u) >> 16);
+    }
+    image.pixels.resize(count);
+  }
+  image.channels = channels;
+}
+
+}  // namespace
+
+void decode(std::span<const uint8_t> bytes, const DecodeOptions& options, Image& out) {
+  if (bytes.empty()) throw Error("the file is empty");
+  if (static_cast<int64_t>(bytes.size()) > options.limits.max_file_bytes) {
+    throw Error(fmt::format("{} bytes are more than the limit of {}", bytes.size(), options.limits.max_file_bytes));
+  }
+  switch (detect_format(bytes)) {
+    case Format::jpeg:
+      formats::decode_jpeg(bytes, options, out);
+      break;
+    case Format::png:
+      formats::decode_png(bytes, options, out);
+      break;
+    case Format::webp:
+      formats::decode_webp(bytes, options, out);
+      break;
+    case Format::bmp:
+      formats::decode_bmp(bytes, options, out);
+      break;
+    case Format::pnm:
+      formats::decode_pnm(bytes, options, out);
+      break;
+    case Format::unknown:
+      throw Error("the first bytes are those of no known format (JPEG, PNG, WebP, BMP, binary PGM or PPM)");
+  }
+  if (options.channels != 0 && options.channels != out.channels) convert_channels(out, options.channels);
+}
+
+Image decode(std::span<const uint8_t> bytes, const DecodeOptions& options) {
+  Image image;
+  decode(bytes, options, image);
+  return image;
+}
+
+void read_file(const std::string& path, int64_t max_bytes, std::vector<uint8_t>& bytes) {
+  struct File {
+    int fd;
+    ~File() {
+      if (fd >= 0) ::close(fd);
+    }
+  };
+  // Without O_NONBLOCK, opening a pipe that somebody named x.jpg would wait for ever.
+  const File file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
+  if (file.fd < 0) throw Error(fmt::format("{}: cannot be opened: {}", path, std::strerror(errno)));
+  struct stat info {};
+  if (::fstat(file.fd, &info) != 0) throw Error(fmt::format("{}: {}", path, std::strerror(errno)));
+  if (!S_ISREG(info.st_mode)) throw Error(fmt::format("{}: is no regular file", path));
+  if (info.st_size > max_bytes) {
+    throw Error(
+        fmt::format("{}: {} bytes are more than the limit of {}", path, static_cast<int64_t>(info.st_size), max_bytes));
+  }
+  bytes.resize(static_cast<size_t>(info.st_size));
+  size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t n = ::read(file.fd, bytes.data() + done, bytes.size() - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) throw Error(fmt::format("{}: cannot be read: {}", path, std::strerror(errno)));
+    if (n == 0) break;  // it became shorter meanwhile: the decoder will say what is missing
+    done += static_cast<size_t>(n);
+  }
+  bytes.resize(done);
+}
+
+}  // namespace saccade::data
