@@ -1,13 +1,13 @@
 #pragma once
 
+#include <saccade/core/named_tensor.h>
+
 #include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
-
-#include <saccade/core/named_tensor.h>
 
 namespace saccade::nn {
 

@@ -1,0 +1,124 @@
+#pragma once
+
+#include <saccade/kernels/optimizer.h>
+#include <saccade/nn/module.h>
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <vector>
+
+namespace saccade::optim {
+
+/// Parameters that are updated alike. Names are unique over all groups of an optimiser.
+struct ParameterGroup {
+  std::vector<NamedTensor> parameters;
+  float lr_scale = 1.f;                    ///< times the learning rate given to step()
+  std::optional<float> weight_decay = {};  ///< instead of the optimiser's own
+};
+
+/// Updates parameters from their gradients. Parameters, gradients and states are f32.
+///
+/// A parameter whose gradient is undefined (a frozen one) is passed over entirely: no momentum, no decay, no state.
+/// States are made at a parameter's first update, under Tag::optimizer.
+class Optimizer {
+ public:
+  virtual ~Optimizer() = default;
+  Optimizer(const Optimizer&) = delete;
+  Optimizer& operator=(const Optimizer&) = delete;
+
+  /// One update of every parameter that has a gradient.
+  void step(float lr);
+  /// Drops all gradients.
+  void zero_grad();
+
+  const std::vector<ParameterGroup>& groups() const { return groups_; }
+
+  /// What a resumed run needs, "<state>.<parameter>" each, in the order of the parameters; those updated so far only.
+  std::vector<NamedTensor> state() const;
+  /// Takes over a state() of an optimiser of this kind for the same parameters, copying the values.
+  /// Throws on names or shapes that do not fit; this optimiser is then unchanged.
+  void load_state(const std::vector<NamedTensor>& state);
+
+ protected:
+  /// @param states        the names of the f32 tensors kept for each parameter, of its shape (at most two)
+  /// @param counts_steps  whether each parameter's number of updates is part of the state
+  /// @param decay_vectors false: no weight decay for parameters of rank 1 (biases, batch norm)
+  Optimizer(std::vector<ParameterGroup> groups, std::vector<const char*> states, bool counts_steps, float weight_decay,
+            bool decay_vectors);
+
+  /// What the tensors of one multi-tensor update have in common.
+  struct Common {
+    float lr = 0.f, weight_decay = 0.f;
+    int64_t step = 1;  ///< 1 always unless counts_steps
+    friend auto operator<=>(const Common&, const Common&) = default;
+  };
+  virtual void update(Device device, const Common& common, const std::vector<kernels::ParameterSlot>& slots) = 0;
+
+ private:
+  struct State {
+    std::vector<Tensor> tensors;  ///< one for each of state_names_
+    int64_t steps = 0;
+  };
+
+  std::vector<ParameterGroup> groups_;
+  std::vector<const char*> state_names_;
+  bool counts_steps_;
+  float weight_decay_;
+  bool decay_vectors_;
+  std::map<std::string, State, std::less<>> states_;  ///< by parameter name
+};
+
+struct SgdOptions {
+  float momentum = 0.9f, weight_decay = 0.f;
+  bool nesterov = false;
+  float trust = 0.f;  ///< > 0: LARC with that trust coefficient (see kernels::Sgd); SwAV: 0.001
+  float larc_eps = 1e-8f;
+  bool decay_vectors = true;  ///< false: no weight decay on biases and batch norm. SwAV decays all
+};
+
+/// Stochastic gradient descent with momentum and, if asked, LARC. State: momentum.<parameter>.
+class Sgd final : public Optimizer {
+ public:
+  Sgd(std::vector<ParameterGroup> groups, const SgdOptions& options);
+  Sgd(std::vector<NamedTensor> parameters, const SgdOptions& options)
+      : Sgd(std::vector<ParameterGroup>{{std::move(parameters)}}, options) {}
+
+ private:
+  void update(Device device, const Common& common, const std::vector<kernels::ParameterSlot>& slots) override;
+  SgdOptions options_;
+};
+
+struct AdamWOptions {
+  float beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f, weight_decay = 0.01f;
+  bool decay_vectors = true;  ///< false: no weight decay on biases and batch norm
+};
+
+/// Adam with decoupled weight decay (Loshchilov & Hutter 2019). Bias correction counts each parameter's own updates.
+/// State: exp_avg.<parameter>, exp_avg_sq.<parameter>, step.<parameter> (one i64).
+class AdamW final : public Optimizer {
+ public:
+  AdamW(std::vector<ParameterGroup> groups, const AdamWOptions& options);
+  AdamW(std::vector<NamedTensor> parameters, const AdamWOptions& options)
+      : AdamW(std::vector<ParameterGroup>{{std::move(parameters)}}, options) {}
+
+ private:
+  void update(Device device, const Common& common, const std::vector<kernels::ParameterSlot>& slots) override;
+  AdamWOptions options_;
+};
+
+/// Which optimiser a run uses: a value, so that a configuration can hold it before there are parameters.
+struct Recipe {
+  enum class Kind : uint8_t { sgd, adamw } kind = Kind::sgd;
+  SgdOptions sgd = {};
+  AdamWOptions adamw = {};
+  std::unique_ptr<Optimizer> build(std::vector<ParameterGroup> groups) const;
+  std::unique_ptr<Optimizer> build(std::vector<NamedTensor> parameters) const;
+};
+
+/// SwAV's: momentum 0.9, weight decay 1e-6 on all parameters, LARC with trust 0.001 (unless the options set another).
+Recipe larc_sgd(SgdOptions options = {.weight_decay = 1e-6f});
+Recipe sgd(SgdOptions options = {});
+Recipe adamw(AdamWOptions options = {});
+
+}  // namespace saccade::optim
