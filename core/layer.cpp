@@ -1,4 +1,7 @@
 #include <saccade/core/layer.h>
+
+#include <fmt/format.h>
+
 #include <saccade/kernels/error.h>
 
 namespace saccade {
@@ -20,7 +23,7 @@ LayerScope::~LayerScope() { path().resize(previous_length_); }
 const std::string& LayerScope::current() { return path(); }
 
 void fail(const std::string& sentence) {
-  throw Error(path().empty() ? sentence : sentence + " (layer " + path() + ")");
+  throw Error(path().empty() ? sentence : fmt::format("{} (layer {})", sentence, path()));
 }
 
 }  // namespace saccade
