@@ -6,10 +6,10 @@ include(CMakePackageConfigHelpers)
 get_property(libraries GLOBAL PROPERTY SACCADE_LIBRARIES)
 install(TARGETS saccade ${libraries} EXPORT SaccadeTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 
-# The folders themselves: include/saccade holds only links to them. A device's own folder is private.
+# The folders themselves: include/saccade holds only links to them. Folders of one device or instruction set are private.
 foreach(floor kernels core nn ssl data)
   install(DIRECTORY ${PROJECT_SOURCE_DIR}/${floor}/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/saccade/${floor}
-    FILES_MATCHING PATTERN "*.h" PATTERN "cpu" EXCLUDE PATTERN "meta" EXCLUDE)
+    FILES_MATCHING PATTERN "*.h" PATTERN "cpu" EXCLUDE PATTERN "meta" EXCLUDE PATTERN "simd" EXCLUDE)
 endforeach()
 install(FILES ${PROJECT_SOURCE_DIR}/include/saccade/saccade.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/saccade)
 
