@@ -1,0 +1,133 @@
+#include <fmt/format.h>
+#include <saccade/core/autograd.h>
+#include <saccade/core/io/safetensors.h>
+#include <saccade/core/layer.h>
+#include <saccade/nn/schedule.h>
+#include <saccade/ssl/stop_signal.h>
+#include <saccade/ssl/trainer.h>
+
+#include <chrono>
+#include <cmath>
+
+namespace saccade::ssl {
+
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace
+
+Trainer::Trainer(SwAV& model, const optim::Recipe& recipe, TrainerOptions options)
+    : model_(model), options_(std::move(options)), optimizer_(recipe.build(model.named_parameters())) {
+  if (options_.epochs < 1 && options_.iterations < 1) fail("Trainer: neither epochs nor iterations to train for");
+}
+
+float Trainer::learning_rate(int64_t iteration, int64_t iterations) const {
+  const double base = double{options_.lr};
+  return optim::WarmupCosine{.base = base,
+                             .start = base * double{options_.warmup_start_ratio},
+                             .final = base * double{options_.final_lr_ratio},
+                             .warmup = options_.warmup_iterations,
+                             .total = iterations}(iteration);
+}
+
+FitResult Trainer::fit(BatchSource source, const std::filesystem::path& folder) {
+  const int64_t per_epoch = source.batches_per_epoch;
+  if (per_epoch < 1) fail("Trainer: the source has no whole batch");
+  const int64_t iterations = options_.iterations > 0 ? options_.iterations : options_.epochs * per_epoch;
+  const int64_t checkpoint_every = options_.checkpoint_every > 0 ? options_.checkpoint_every : per_epoch;
+  const StopSignal stop;
+
+  const int64_t first = resume(folder, iterations);
+  source.seek(first);
+  model_.train();
+  for (int64_t iteration = first; iteration < iterations; ++iteration) {
+    if (StopSignal::requested()) {
+      save(folder, iteration);
+      notice(fmt::format(
+          "Stopped after {} of {} iterations. {}", iteration, iterations,
+          folder.empty() ? "Nothing was kept: the run has no folder." : "The same command goes on from here."));
+      return {.iterations = iteration, .interrupted = true};
+    }
+    step(source, folder, iteration, iterations);
+    const int64_t done = iteration + 1;
+    if (options_.evaluate_every > 0 && done % options_.evaluate_every == 0 && done < iterations) evaluate(done);
+    if (done % checkpoint_every == 0 || done == iterations) save(folder, done);
+  }
+  evaluate(iterations);
+  return {.iterations = iterations, .interrupted = false};
+}
+
+void Trainer::step(BatchSource& source, const std::filesystem::path& folder, int64_t iteration, int64_t iterations) {
+  const auto start = std::chrono::steady_clock::now();
+  const Batch batch = source.next();
+  const double waited = seconds_since(start);
+  if (options_.monitor && !monitor_) {
+    HealthOptions health = options_.health;
+    health.batch = batch.size();
+    health.iterations_per_epoch = source.batches_per_epoch;
+    monitor_ = std::make_unique<HealthMonitor>(model_.options(), health);
+  }
+
+  optimizer_->zero_grad();
+  const bool watched = monitor_ && monitor_->due(iteration);
+  StepTensors seen;
+  const Tensor loss = model_.loss(batch, iteration, &seen);
+  const float value = loss.item();
+  if (watched || !std::isfinite(value)) {
+    std::vector<HealthMessage> messages;
+    if (monitor_) messages = monitor_->observe(iteration, value, seen, model_.queue_in_use(iteration));
+    for (const Observer& o : observers_) {
+      if (o.on_health && monitor_) o.on_health(monitor_->last());
+      if (o.on_message)
+        for (const HealthMessage& m : messages) o.on_message(m);
+    }
+  }
+  if (!std::isfinite(value)) {
+    std::string where;
+    if (!folder.empty()) {
+      const auto path = folder / "not-finite.safetensors";
+      io::save_safetensors(
+          path, std::vector<NamedTensor>{
+                    {"embeddings", seen.embeddings}, {"scores", seen.scores}, {"assignments", seen.assignments}});
+      where = fmt::format(" Embeddings, scores and assignments of that batch are in {}.", path.string());
+    }
+    fail(fmt::format("the loss is {} at iteration {}: training has diverged.{}", value, iteration, where));
+  }
+  seen = {};
+  loss.backward();
+  model_.freeze_prototypes(iteration);
+  const float lr = learning_rate(iteration, iterations);
+  optimizer_->step(lr);
+
+  const StepReport report{.iteration = iteration,
+                          .iterations = iterations,
+                          .epoch = batch.epoch,
+                          .images = batch.size(),
+                          .loss = value,
+                          .lr = lr,
+                          .seconds = seconds_since(start),
+                          .waiting_seconds = waited};
+  for (const Observer& o : observers_)
+    if (o.on_step) o.on_step(report);
+}
+
+void Trainer::evaluate(int64_t iteration) {
+  if (!options_.evaluate) return;
+  const auto numbers = options_.evaluate(iteration);
+  model_.train();
+  for (const Observer& o : observers_)
+    if (o.on_evaluation) o.on_evaluation(iteration, numbers);
+}
+
+void Trainer::notice(const std::string& sentence) const {
+  for (const Observer& o : observers_)
+    if (o.on_notice) o.on_notice(sentence);
+}
+
+void Trainer::save(const std::filesystem::path&, int64_t) const {}
+int64_t Trainer::resume(const std::filesystem::path&, int64_t) { return 0; }
+
+}  // namespace saccade::ssl

@@ -1,0 +1,110 @@
+#pragma once
+
+#include <saccade/core/batch.h>
+#include <saccade/nn/optim/optimizer.h>
+#include <saccade/ssl/health.h>
+#include <saccade/ssl/swav.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace saccade::ssl {
+
+/// Where a trainer's batches come from: data::Loader, or anything with the same three functions. Batch number i must be
+/// a function of i alone, which is what makes resuming exact.
+struct BatchSource {
+  std::function<Batch()> next;                  ///< the next batch, endlessly
+  std::function<void(int64_t iteration)> seek;  ///< makes that batch the next
+  int64_t batches_per_epoch = 0;
+
+  BatchSource(std::function<Batch()> next, std::function<void(int64_t)> seek, int64_t batches_per_epoch)
+      : next(std::move(next)), seek(std::move(seek)), batches_per_epoch(batches_per_epoch) {}
+  template <class Loader>
+  requires requires(Loader& l) {
+    { l.next() } -> std::same_as<Batch>;
+    l.seek(int64_t{});
+    l.batches_per_epoch();
+  }
+  BatchSource(Loader& loader)  // NOLINT(google-explicit-constructor): a loader is a source
+      : BatchSource([&loader] { return loader.next(); }, [&loader](int64_t i) { loader.seek(i); },
+                    loader.batches_per_epoch()) {}
+};
+
+struct TrainerOptions {
+  int64_t epochs = 0;      ///< length of the run, or
+  int64_t iterations = 0;  ///< its length in iterations, which wins
+
+  float lr = 0.6f;               ///< at the top of the schedule
+  float final_lr_ratio = 1e-3f;  ///< the end of the cosine, as a share of lr
+  float warmup_start_ratio = 0.f;
+  int64_t warmup_iterations = 0;
+
+  int64_t checkpoint_every = 0;  ///< iterations; 0: each epoch. The end and an interruption write one in any case
+  int64_t keep_checkpoints = 2;
+  bool monitor = true;
+  HealthOptions health = {};  ///< batch and iterations_per_epoch are filled in by fit()
+
+  /// Numbers measured on the way, e.g. {"kNN", 0.861}: called every `evaluate_every` iterations and at the end.
+  std::function<std::vector<std::pair<std::string, double>>(int64_t iteration)> evaluate;
+  int64_t evaluate_every = 0;  ///< iterations; 0: never on the way
+};
+
+/// One iteration, as reports see it.
+struct StepReport {
+  int64_t iteration = 0, iterations = 0, epoch = 0, images = 0;
+  float loss = 0, lr = 0;
+  double seconds = 0, waiting_seconds = 0;  ///< of the whole iteration; for the batch
+};
+
+/// What reports hang on to: any of these may be empty.
+struct Observer {
+  std::function<void(const StepReport&)> on_step;
+  std::function<void(const HealthReading&)> on_health;
+  std::function<void(const HealthMessage&)> on_message;
+  std::function<void(int64_t iteration, const std::vector<std::pair<std::string, double>>&)> on_evaluation;
+  std::function<void(const std::string& sentence)> on_notice;  ///< resumed, checkpoint written, stopped
+};
+
+struct FitResult {
+  int64_t iterations = 0;    ///< done, over all sittings
+  bool interrupted = false;  ///< by SIGINT or SIGTERM, before the end
+};
+
+/// The training loop. A run is resumed when its folder holds a checkpoint, and gives the bits that it would have given
+/// without the interruption.
+class Trainer {
+ public:
+  Trainer(SwAV& model, const optim::Recipe& recipe, TrainerOptions options);
+
+  /// Reports to be told; the observer is copied.
+  void observe(Observer observer) { observers_.push_back(std::move(observer)); }
+
+  /// Trains to the end, or until a signal asks to stop; then a checkpoint is written first.
+  /// @param folder  of the run; checkpoints go to folder/checkpoints. Empty: nothing is written
+  /// Throws Error when the loss is no longer finite, leaving folder/not-finite.safetensors to look at; before that
+  /// step's update, so that the model is still finite.
+  FitResult fit(BatchSource source, const std::filesystem::path& folder = {});
+
+  /// The learning rate of an iteration of a run of that length.
+  float learning_rate(int64_t iteration, int64_t iterations) const;
+
+ private:
+  void step(BatchSource& source, const std::filesystem::path& folder, int64_t iteration, int64_t iterations);
+  void evaluate(int64_t iteration);
+  void save(const std::filesystem::path& folder, int64_t iteration) const;
+  int64_t resume(const std::filesystem::path& folder, int64_t iterations);
+  void notice(const std::string& sentence) const;
+
+  SwAV& model_;
+  TrainerOptions options_;
+  std::unique_ptr<optim::Optimizer> optimizer_;
+  std::unique_ptr<HealthMonitor> monitor_;
+  std::vector<Observer> observers_;
+};
+
+}  // namespace saccade::ssl
