@@ -1,5 +1,6 @@
 #include <saccade/core/ops.h>
 #include <saccade/core/random.h>
+#include <support/own_op.h>
 #include <support/op_table.h>
 
 #include <numeric>
@@ -223,6 +224,7 @@ const std::vector<OpCase>& op_table() {
     add_elementwise(t);
     add_products(t);
     add_losses(t);
+    t.push_back(silu_case());
     return t;
   }();
   return table;
