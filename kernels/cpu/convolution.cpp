@@ -1,26 +1,12 @@
-#include <fmt/format.h>
 #include <omp.h>
+#include <saccade/kernels/cpu/conv_plan.h>
 #include <saccade/kernels/cpu/cpu_backend.h>
-#include <saccade/kernels/error.h>
-
-#include <algorithm>
-#include <vector>
 
 #include "onednn.h"
 
 namespace saccade::kernels {
+namespace cpu {
 namespace {
-
-using namespace onednn;
-using Desc = dnnl::memory::desc;
-using Tag = dnnl::memory::format_tag;
-
-/// A planned pass over all segments: scratch bytes, and what runs it. (a, b, out) is (x, w, y), (dy, w, dx) or
-/// (x, dy, dw).
-struct ConvPlan {
-  size_t workspace = 0;
-  std::function<void(const void* a, const void* b, void* out, void* workspace)> run;
-};
 
 struct ConvKey {
   Conv2d conv;
@@ -32,7 +18,7 @@ struct ConvKey {
 
 struct ConvKeyHash {
   size_t operator()(const ConvKey& key) const {
-    KeyHash hash;
+    onednn::KeyHash hash;
     const Conv2d& c = key.conv;
     hash(c.in_channels)(c.out_channels)(c.kernel)(c.stride)(c.padding)(c.groups)(static_cast<int64_t>(c.dtype));
     for (const Segment& s : key.in) hash(s.n)(s.h)(s.w);
@@ -40,91 +26,17 @@ struct ConvKeyHash {
   }
 };
 
-/// A 1x1 convolution of all segments as one product over their pixel rows.
-ConvPlan plan_matmul(const Conv2d& conv, int64_t rows, ConvPass pass) {
-  const DType t = conv.dtype;
-  const int64_t ic = conv.in_channels, oc = conv.out_channels;
-  if (pass == ConvPass::forward) {  // y (rows, oc) = x (rows, ic) w^T
-    const MatMulPlan& product = matmul_plan({rows, oc, ic, false, true, 1.f, 0.f, t, t}, false);
-    return {product.workspace,
-            [&product](const void* x, const void* w, void* y, void* ws) { product.run(x, w, nullptr, y, ws); }};
-  }
-  if (pass == ConvPass::backward_data) {  // dx (rows, ic) = dy (rows, oc) w
-    const MatMulPlan& product = matmul_plan({rows, ic, oc, false, false, 1.f, 0.f, t, t}, false);
-    return {product.workspace,
-            [&product](const void* dy, const void* w, void* dx, void* ws) { product.run(dy, w, nullptr, dx, ws); }};
-  }
-  // dw (oc, ic) = dy^T x
-  const MatMulPlan& product = matmul_plan({oc, ic, rows, true, false, 1.f, 0.f, t, t}, false);
-  return {product.workspace,
-          [&product](const void* x, const void* dy, void* dw, void* ws) { product.run(dy, x, nullptr, dw, ws); }};
+/// Chosen by measurement: see grouped_conv.h.
+ConvPlan make_plan(const ConvKey& key) {
+  return grouped_is_possible(key.conv) && key.conv.groups > 1 ? plan_grouped(key.conv, key.in, key.pass)
+                                                              : plan_onednn(key.conv, key.in, key.pass);
 }
 
-/// oneDNN's convolution of one segment in NHWC, weights in the format that it likes best.
-struct SegmentConv {
-  Desc src, weights, dst, scratch;
-  dnnl::primitive primitive;
-};
+}  // namespace
 
-Desc plain_weights(const Conv2d& c, dnnl::memory::data_type type, Tag tag_dense, Tag tag_grouped) {
-  if (c.groups == 1) return Desc({c.out_channels, c.in_channels, c.kernel, c.kernel}, type, tag_dense);
-  return Desc({c.groups, c.out_channels / c.groups, c.in_channels / c.groups, c.kernel, c.kernel}, type, tag_grouped);
-}
-
-SegmentConv make_segment(const Conv2d& c, const Segment& in, ConvPass pass) {
-  const auto type = type_of(c.dtype, "conv2d");
-  const Segment out = c.output(in);
-  const Desc src({in.n, c.in_channels, in.h, in.w}, type, Tag::nhwc);
-  const Desc dst({out.n, c.out_channels, out.h, out.w}, type, Tag::nhwc);
-  const Desc any = plain_weights(c, type, Tag::any, Tag::any);
-  const dnnl::memory::dims stride{c.stride, c.stride}, padding{c.padding, c.padding};
-  const auto direct = dnnl::algorithm::convolution_direct;
-  const dnnl::primitive_attr attr = user_scratchpad();
-
-  const dnnl::convolution_forward::primitive_desc forward(
-      {dnnl::prop_kind::forward_training, direct, src, any, dst, stride, padding, padding}, attr, engine());
-  if (pass == ConvPass::forward)
-    return {src, forward.weights_desc(), dst, forward.scratchpad_desc(), dnnl::convolution_forward(forward)};
-  if (pass == ConvPass::backward_data) {
-    const dnnl::convolution_backward_data::primitive_desc data({direct, src, any, dst, stride, padding, padding}, attr,
-                                                               engine(), forward);
-    return {src, data.weights_desc(), dst, data.scratchpad_desc(), dnnl::convolution_backward_data(data)};
-  }
-  const dnnl::convolution_backward_weights::primitive_desc weight({direct, src, any, dst, stride, padding, padding},
-                                                                  attr, engine(), forward);
-  return {src, weight.diff_weights_desc(), dst, weight.scratchpad_desc(), dnnl::convolution_backward_weights(weight)};
-}
-
-/// A copy between weight formats; with `add` onto what is there.
-struct Repack {
-  Desc from, to, scratch;
-  dnnl::reorder primitive;
-
-  static Repack make(const Desc& from, const Desc& to, bool add) {
-    dnnl::primitive_attr attr = user_scratchpad();
-    if (add) {
-      dnnl::post_ops after;
-      after.append_sum(1.f);
-      attr.set_post_ops(after);
-    }
-    const dnnl::reorder::primitive_desc desc(engine(), from, engine(), to, attr);
-    return {from, to, desc.scratchpad_desc(), dnnl::reorder(desc)};
-  }
-  void run(const void* source, void* target, void* workspace) const {
-    primitive.execute(stream(), {{DNNL_ARG_FROM, at(from, source)},
-                                 {DNNL_ARG_TO, at(to, target)},
-                                 {DNNL_ARG_SCRATCHPAD, at(scratch, workspace)}});
-  }
-};
-
-/// The segment's first row in the input and output images, in bytes.
-struct Offsets {
-  size_t in = 0, out = 0;
-};
-
-std::vector<Offsets> segment_offsets(const Conv2d& c, const Segments& in) {
-  std::vector<Offsets> offsets;
-  Offsets next;
+std::vector<SegmentOffsets> segment_offsets(const Conv2d& c, const Segments& in) {
+  std::vector<SegmentOffsets> offsets;
+  SegmentOffsets next;
   for (const Segment& s : in) {
     offsets.push_back(next);
     next.in += static_cast<size_t>(s.rows() * c.in_channels) * size_of(c.dtype);
@@ -133,133 +45,31 @@ std::vector<Offsets> segment_offsets(const Conv2d& c, const Segments& in) {
   return offsets;
 }
 
-const char* plus(const void* p, size_t bytes) { return static_cast<const char*>(p) + bytes; }
-char* plus(void* p, size_t bytes) { return static_cast<char*>(p) + bytes; }
-
-/// Forward and data gradient by oneDNN: pack the weights once a format, then segment by segment.
-ConvPlan plan_images(const Conv2d& conv, const Segments& in, ConvPass pass) {
-  const bool forward = pass == ConvPass::forward;
-  const Desc plain = plain_weights(conv, type_of(conv.dtype, "conv2d"), Tag::ohwi, Tag::gohwi);
-  struct Packing {
-    Repack repack;
-    size_t offset;
-  };
-  struct Step {
-    SegmentConv conv;
-    Offsets rows;
-    int packing;  ///< -1: the plain weights as they are
-  };
-  WorkspaceLayout layout;
-  std::vector<Packing> packings;
-  std::vector<Step> steps;
-  size_t scratch = 0;
-  const std::vector<Offsets> offsets = segment_offsets(conv, in);
-  for (size_t i = 0; i < in.size(); ++i) {
-    Step step{make_segment(conv, in[i], pass), offsets[i], -1};
-    if (step.conv.weights != plain) {
-      const auto same = std::find_if(packings.begin(), packings.end(),
-                                     [&](const Packing& p) { return p.repack.to == step.conv.weights; });
-      step.packing = static_cast<int>(same - packings.begin());
-      if (same == packings.end()) {
-        packings.push_back({Repack::make(plain, step.conv.weights, false), layout.add(step.conv.weights.get_size())});
-        scratch = std::max(scratch, packings.back().repack.scratch.get_size());
-      }
-    }
-    scratch = std::max(scratch, step.conv.scratch.get_size());
-    steps.push_back(std::move(step));
-  }
-  const size_t scratch_at = layout.add(scratch);
-  auto run = [=](const void* a, const void* w, void* out, void* ws) {
-    void* scratch_bytes = plus(ws, scratch_at);
-    for (const Packing& p : packings) p.repack.run(w, plus(ws, p.offset), scratch_bytes);
-    for (const Step& s : steps) {
-      const void* weights = s.packing < 0 ? w : plus(ws, packings[static_cast<size_t>(s.packing)].offset);
-      const int from = forward ? DNNL_ARG_SRC : DNNL_ARG_DIFF_DST, to = forward ? DNNL_ARG_DST : DNNL_ARG_DIFF_SRC;
-      const Desc &from_desc = forward ? s.conv.src : s.conv.dst, &to_desc = forward ? s.conv.dst : s.conv.src;
-      s.conv.primitive.execute(stream(), {{from, at(from_desc, plus(a, forward ? s.rows.in : s.rows.out))},
-                                          {DNNL_ARG_WEIGHTS, at(s.conv.weights, weights)},
-                                          {to, at(to_desc, plus(out, forward ? s.rows.out : s.rows.in))},
-                                          {DNNL_ARG_SCRATCHPAD, at(s.conv.scratch, scratch_bytes)}});
-    }
-  };
-  return {layout.bytes, run};
-}
-
-/// Weight gradient by oneDNN: each segment's into the workspace, then onto dw in segment order.
-ConvPlan plan_weights(const Conv2d& conv, const Segments& in) {
-  const Desc plain = plain_weights(conv, type_of(conv.dtype, "conv2d"), Tag::ohwi, Tag::gohwi);
-  struct Step {
-    SegmentConv conv;
-    Repack repack;
-    Offsets rows;
-    bool direct;  ///< dw itself is the primitive's result
-  };
-  WorkspaceLayout layout;
-  std::vector<Step> steps;
-  size_t scratch = 0, packed = 0;
-  const std::vector<Offsets> offsets = segment_offsets(conv, in);
-  for (size_t i = 0; i < in.size(); ++i) {
-    SegmentConv segment = make_segment(conv, in[i], ConvPass::backward_weight);
-    Repack repack = Repack::make(segment.weights, plain, i > 0);
-    const bool direct = i == 0 && segment.weights == plain;
-    scratch = std::max({scratch, segment.scratch.get_size(), repack.scratch.get_size()});
-    if (!direct) packed = std::max(packed, segment.weights.get_size());
-    steps.push_back({std::move(segment), std::move(repack), offsets[i], direct});
-  }
-  const size_t packed_at = layout.add(packed), scratch_at = layout.add(scratch);
-  auto run = [=](const void* x, const void* dy, void* dw, void* ws) {
-    void* scratch_bytes = plus(ws, scratch_at);
-    for (const Step& s : steps) {
-      void* target = s.direct ? dw : plus(ws, packed_at);
-      s.conv.primitive.execute(stream(), {{DNNL_ARG_SRC, at(s.conv.src, plus(x, s.rows.in))},
-                                          {DNNL_ARG_DIFF_DST, at(s.conv.dst, plus(dy, s.rows.out))},
-                                          {DNNL_ARG_DIFF_WEIGHTS, at(s.conv.weights, target)},
-                                          {DNNL_ARG_SCRATCHPAD, at(s.conv.scratch, scratch_bytes)}});
-      if (!s.direct) s.repack.run(target, dw, scratch_bytes);
-    }
-  };
-  return {layout.bytes, run};
-}
-
-ConvPlan make_plan(const ConvKey& key) {
-  if (key.conv.is_matmul()) return plan_matmul(key.conv, total_rows(key.in), key.pass);
-  if (key.pass == ConvPass::backward_weight) return plan_weights(key.conv, key.in);
-  return plan_images(key.conv, key.in, key.pass);
-}
-
 const ConvPlan& conv_plan(const Conv2d& conv, std::span<const Segment> in, ConvPass pass) {
-  static PlanCache<ConvKey, ConvPlan, ConvKeyHash> plans;
+  static onednn::PlanCache<ConvKey, ConvPlan, ConvKeyHash> plans;
   const ConvKey key{conv, Segments(in.begin(), in.end()), pass, omp_get_max_threads()};
-  return plans.get(key, [&] {
-    try {
-      return make_plan(key);
-    } catch (const dnnl::error& error) {
-      rethrow(error, fmt::format("conv2d {}x{} stride {} padding {} of {} to {} channels in {} groups, {}", conv.kernel,
-                                 conv.kernel, conv.stride, conv.padding, conv.in_channels, conv.out_channels,
-                                 conv.groups, name_of(conv.dtype)));
-    }
-  });
+  return plans.get(key, [&] { return make_plan(key); });
 }
 
-}  // namespace
+}  // namespace cpu
 
 size_t CpuBackend::conv2d_workspace(const Conv2d& conv, std::span<const Segment> in, ConvPass pass) const {
-  return conv_plan(conv, in, pass).workspace;
+  return cpu::conv_plan(conv, in, pass).workspace;
 }
 
 void CpuBackend::conv2d_forward(const Conv2d& conv, std::span<const Segment> in, const void* x, const void* w, void* y,
                                 void* workspace) {
-  conv_plan(conv, in, ConvPass::forward).run(x, w, y, workspace);
+  cpu::conv_plan(conv, in, ConvPass::forward).run(x, w, y, workspace);
 }
 
 void CpuBackend::conv2d_backward_data(const Conv2d& conv, std::span<const Segment> in, const void* dy, const void* w,
                                       void* dx, void* workspace) {
-  conv_plan(conv, in, ConvPass::backward_data).run(dy, w, dx, workspace);
+  cpu::conv_plan(conv, in, ConvPass::backward_data).run(dy, w, dx, workspace);
 }
 
 void CpuBackend::conv2d_backward_weight(const Conv2d& conv, std::span<const Segment> in, const void* x, const void* dy,
                                         void* dw, void* workspace) {
-  conv_plan(conv, in, ConvPass::backward_weight).run(x, dy, dw, workspace);
+  cpu::conv_plan(conv, in, ConvPass::backward_weight).run(x, dy, dw, workspace);
 }
 
 }  // namespace saccade::kernels

@@ -8,7 +8,7 @@
 #include "onednn.h"
 
 namespace saccade::kernels {
-namespace onednn {
+namespace cpu::onednn {
 namespace {
 
 struct MatMulKey {
@@ -77,16 +77,16 @@ const MatMulPlan& matmul_plan(const MatMul& shape, bool bias) {
   });
 }
 
-}  // namespace onednn
+}  // namespace cpu::onednn
 
 size_t CpuBackend::matmul_workspace(const MatMul& shape) const {
   if (shape.m == 0 || shape.n == 0) return 0;
-  return std::max(onednn::matmul_plan(shape, false).workspace, onednn::matmul_plan(shape, true).workspace);
+  return std::max(cpu::onednn::matmul_plan(shape, false).workspace, cpu::onednn::matmul_plan(shape, true).workspace);
 }
 
 void CpuBackend::matmul(const MatMul& shape, const void* a, const void* b, const void* bias, void* c, void* workspace) {
   if (shape.m == 0 || shape.n == 0) return;
-  onednn::matmul_plan(shape, bias != nullptr).run(a, b, bias, c, workspace);
+  cpu::onednn::matmul_plan(shape, bias != nullptr).run(a, b, bias, c, workspace);
 }
 
 }  // namespace saccade::kernels

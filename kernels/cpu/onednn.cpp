@@ -3,13 +3,11 @@
 #include <saccade/kernels/backend.h>
 #include <saccade/kernels/error.h>
 
-namespace saccade::kernels::onednn {
+namespace saccade::kernels::cpu::onednn {
 
 dnnl::engine& engine() {
   static dnnl::engine engine = [] {
-    // Refused by oneDNN once it has generated code: hence before the engine, on which everything else is made.
-    if (cpu_isa() == Isa::baseline) dnnl::set_max_cpu_isa(dnnl::cpu_isa::sse41);
-    if (cpu_isa() == Isa::avx2) dnnl::set_max_cpu_isa(dnnl::cpu_isa::avx2);
+    cpu_isa();  // its first use caps oneDNN, which must come before anything is made
     return dnnl::engine(dnnl::engine::kind::cpu, 0);
   }();
   return engine;
@@ -40,4 +38,4 @@ void rethrow(const dnnl::error& error, const std::string& what) {
   throw Error(what + ": oneDNN says \"" + error.what() + "\" (status " + std::to_string(error.status) + ")");
 }
 
-}  // namespace saccade::kernels::onednn
+}  // namespace saccade::kernels::cpu::onednn

@@ -10,7 +10,7 @@
 #include <unordered_map>
 
 /// What our convolutions and matrix products need of oneDNN. Private to kernels/cpu.
-namespace saccade::kernels::onednn {
+namespace saccade::kernels::cpu::onednn {
 
 /// The CPU engine. The first use caps oneDNN at cpu_isa().
 dnnl::engine& engine();
@@ -29,18 +29,6 @@ dnnl::memory at(const dnnl::memory::desc& desc, const void* bytes);
 
 /// Runs oneDNN calls; its exceptions become an Error: "<what>: oneDNN says ...".
 [[noreturn]] void rethrow(const dnnl::error& error, const std::string& what);
-
-/// Divides a workspace into pieces that start on cache lines.
-struct WorkspaceLayout {
-  size_t bytes = 0;
-  size_t add(size_t piece) {
-    const size_t offset = bytes;
-    bytes += (piece + 63) / 64 * 64;
-    return offset;
-  }
-};
-
-inline char* at_offset(void* workspace, size_t offset) { return static_cast<char*>(workspace) + offset; }
 
 /// A planned matrix product: how much scratch it needs and what runs it (bias null unless planned with one).
 struct MatMulPlan {
@@ -78,4 +66,4 @@ class PlanCache {
   std::unordered_map<Key, std::unique_ptr<Plan>, Hash> plans_;
 };
 
-}  // namespace saccade::kernels::onednn
+}  // namespace saccade::kernels::cpu::onednn

@@ -1,0 +1,192 @@
+// Convolutions and matrix products of the CPU backend: GFLOP/s and % of the machine's fp32 peak, measured on the spot.
+//   bench_conv --benchmark_filter=group            rows: shape/pass/way, way: chosen (what the backend does), onednn,
+//   own
+#include <benchmark/benchmark.h>
+#include <fmt/format.h>
+#include <omp.h>
+#include <saccade/kernels/backend.h>
+#include <saccade/kernels/cpu/conv_plan.h>
+
+#include <algorithm>
+#include <ctime>
+#include <memory>
+#include <string>
+#include <vector>
+
+using namespace saccade;
+using namespace saccade::kernels;
+
+namespace {
+
+/// Multiply-adds that do not depend on each other, in as many registers as hide their latency.
+template <int width>
+[[gnu::always_inline]] inline void multiply_add(int64_t steps) {
+  typedef float V __attribute__((vector_size(4 * width)));
+  V a = V{} + 1.0001f, s0{}, s1{}, s2{}, s3{}, s4{}, s5{}, s6{}, s7{}, s8{}, s9{};
+  for (int64_t i = 0; i < steps; ++i) {
+    s0 = s0 * a + a, s1 = s1 * a + a, s2 = s2 * a + a, s3 = s3 * a + a, s4 = s4 * a + a;
+    s5 = s5 * a + a, s6 = s6 * a + a, s7 = s7 * a + a, s8 = s8 * a + a, s9 = s9 * a + a;
+    asm volatile(""
+                 : "+x"(s0), "+x"(s1), "+x"(s2), "+x"(s3), "+x"(s4), "+x"(s5), "+x"(s6), "+x"(s7), "+x"(s8), "+x"(s9));
+  }
+}
+#define SACCADE_CONTRACT optimize("O3", "fp-contract=fast")
+[[gnu::target("avx512f,fma"), gnu::SACCADE_CONTRACT]] void peak_loop_avx512(int64_t steps) { multiply_add<16>(steps); }
+[[gnu::target("avx2,fma"), gnu::SACCADE_CONTRACT]] void peak_loop_avx2(int64_t steps) { multiply_add<8>(steps); }
+void peak_loop_baseline(int64_t steps) { multiply_add<4>(steps); }
+
+double thread_seconds() {
+  timespec t;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+}
+
+double measured_peak_gflops() {
+  static const double peak = [] {
+    const Isa isa = cpu_isa();
+    const auto loop = isa == Isa::avx512 ? peak_loop_avx512 : isa == Isa::avx2 ? peak_loop_avx2 : peak_loop_baseline;
+    const double width = isa == Isa::avx512 ? 16 : isa == Isa::avx2 ? 8 : 4;
+    constexpr int64_t steps = 100'000;
+    double best = 0;
+    for (int repeat = 0; repeat < 20; ++repeat) {
+      double sum = 0;  // by processor time: other programs at work do not lower it
+#pragma omp parallel reduction(+ : sum)
+      {
+        const double start = thread_seconds();
+        loop(steps);
+        sum += 2. * 10 * width * steps / (thread_seconds() - start) * 1e-9;
+      }
+      best = std::max(best, sum);
+    }
+    return best;
+  }();
+  return peak;
+}
+
+void report(benchmark::State& state, double flops) {
+  const double gflops = flops * static_cast<double>(state.iterations()) * 1e-9;
+  state.counters["GFLOP/s"] = benchmark::Counter(gflops, benchmark::Counter::kIsRate);
+  state.counters["%peak"] = benchmark::Counter(100 * gflops / measured_peak_gflops(), benchmark::Counter::kIsRate);
+}
+
+struct Shape {
+  const char* name;
+  Conv2d conv;
+  Segments in;
+};
+
+// clang-format off
+const Shape shapes[] = {
+    // The demonstration's network: Fashion-MNIST, 256 images, 2 crops of 28 and 2 of 16.
+    {"fashion/stem_1_to_16", {1, 16, 3, 1, 1, 1}, {{512, 28, 28}, {512, 16, 16}}},
+    {"fashion/stem_1_to_32_s2", {1, 32, 3, 2, 1, 1}, {{512, 28, 28}, {512, 16, 16}}},
+    {"fashion/1x1_24@14", {24, 24, 1, 1, 0, 1}, {{512, 14, 14}, {512, 8, 8}}},
+    {"fashion/1x1_64@7", {64, 64, 1, 1, 0, 1}, {{512, 7, 7}, {512, 4, 4}}},
+    {"fashion/1x1_160@4", {160, 160, 1, 1, 0, 1}, {{512, 4, 4}, {512, 2, 2}}},
+    {"fashion/1x1_24_to_64_s2", {24, 64, 1, 2, 0, 1}, {{512, 14, 14}, {512, 8, 8}}},
+    {"fashion/1x1_64_to_160_s2", {64, 160, 1, 2, 0, 1}, {{512, 7, 7}, {512, 4, 4}}},
+    {"fashion/group8_24@14", {24, 24, 3, 1, 1, 3}, {{512, 14, 14}, {512, 8, 8}}},
+    {"fashion/group8_64_s2@14", {64, 64, 3, 2, 1, 8}, {{512, 14, 14}, {512, 8, 8}}},
+    {"fashion/group8_64@7", {64, 64, 3, 1, 1, 8}, {{512, 7, 7}, {512, 4, 4}}},
+    {"fashion/group8_160_s2@7", {160, 160, 3, 2, 1, 20}, {{512, 7, 7}, {512, 4, 4}}},
+    {"fashion/group8_160@4", {160, 160, 3, 1, 1, 20}, {{512, 4, 4}, {512, 2, 2}}},
+    {"fashion/group16_64@7", {64, 64, 3, 1, 1, 4}, {{512, 7, 7}, {512, 4, 4}}},
+    {"fashion/group16_160@4", {160, 160, 3, 1, 1, 10}, {{512, 4, 4}, {512, 2, 2}}},
+    {"fashion/group16_64_s2@14", {64, 64, 3, 2, 1, 4}, {{512, 14, 14}, {512, 8, 8}}},
+    // RegNetY-400MF, 32 images, 2 crops of 96 and 4 of 48.
+    {"regnet/stem_3_to_32_s2", {3, 32, 3, 2, 1, 1}, {{64, 96, 96}, {128, 48, 48}}},
+    {"regnet/1x1_32_to_48_s2", {32, 48, 1, 2, 0, 1}, {{64, 48, 48}, {128, 24, 24}}},
+    {"regnet/1x1_32_to_48", {32, 48, 1, 1, 0, 1}, {{64, 48, 48}, {128, 24, 24}}},
+    {"regnet/1x1_104", {104, 104, 1, 1, 0, 1}, {{64, 12, 12}, {128, 6, 6}}},
+    {"regnet/1x1_104_to_208_s2", {104, 208, 1, 2, 0, 1}, {{64, 12, 12}, {128, 6, 6}}},
+    {"regnet/1x1_208", {208, 208, 1, 1, 0, 1}, {{64, 6, 6}, {128, 3, 3}}},
+    {"regnet/1x1_440", {440, 440, 1, 1, 0, 1}, {{64, 3, 3}, {128, 2, 2}}},
+    {"regnet/group8_48_s2@48", {48, 48, 3, 2, 1, 6}, {{64, 48, 48}, {128, 24, 24}}},
+    {"regnet/group8_104_s2@24", {104, 104, 3, 2, 1, 13}, {{64, 24, 24}, {128, 12, 12}}},
+    {"regnet/group8_104@12", {104, 104, 3, 1, 1, 13}, {{64, 12, 12}, {128, 6, 6}}},
+    {"regnet/group8_208_s2@12", {208, 208, 3, 2, 1, 26}, {{64, 12, 12}, {128, 6, 6}}},
+    {"regnet/group8_208@6", {208, 208, 3, 1, 1, 26}, {{64, 6, 6}, {128, 3, 3}}},
+    {"regnet/group8_440_s2@6", {440, 440, 3, 2, 1, 55}, {{64, 6, 6}, {128, 3, 3}}},
+    {"regnet/group8_440@3", {440, 440, 3, 1, 1, 55}, {{64, 3, 3}, {128, 2, 2}}},
+    {"regnet/group16_144@12", {144, 144, 3, 1, 1, 9}, {{64, 12, 12}, {128, 6, 6}}},
+    {"regnet/group16_320@6", {320, 320, 3, 1, 1, 20}, {{64, 6, 6}, {128, 3, 3}}},
+    {"regnet/group24_120@12", {120, 120, 3, 1, 1, 5}, {{64, 12, 12}, {128, 6, 6}}},
+    {"regnet/group24_336@6", {336, 336, 3, 1, 1, 14}, {{64, 6, 6}, {128, 3, 3}}},
+    {"regnet/group56_448@12", {448, 448, 3, 1, 1, 8}, {{8, 12, 12}, {16, 6, 6}}},
+    // ResNet-50.
+    {"resnet/stem_7x7", {3, 64, 7, 2, 3, 1}, {{16, 96, 96}, {32, 48, 48}}},
+    {"resnet/3x3_64@24", {64, 64, 3, 1, 1, 1}, {{16, 24, 24}, {32, 12, 12}}},
+    {"resnet/3x3_128_s2@24", {128, 128, 3, 2, 1, 1}, {{16, 24, 24}, {32, 12, 12}}},
+    {"resnet/3x3_256@6", {256, 256, 3, 1, 1, 1}, {{16, 6, 6}, {32, 3, 3}}},
+    {"resnet/3x3_512@3", {512, 512, 3, 1, 1, 1}, {{16, 3, 3}, {32, 2, 2}}},
+    {"resnet/1x1_256_to_512_s2", {256, 512, 1, 2, 0, 1}, {{16, 24, 24}, {32, 12, 12}}},
+    {"resnet/1x1_256_to_64", {256, 64, 1, 1, 0, 1}, {{16, 24, 24}, {32, 12, 12}}},
+};
+// clang-format on
+
+struct Floats {
+  explicit Floats(size_t n) : bytes(n * sizeof(float)), data(new (std::align_val_t(64)) float[n + 16]) {
+    for (size_t i = 0; i < n; ++i) data[i] = static_cast<float>(i * 2654435761u % 1000) * 0.002f - 1.f;
+  }
+  ~Floats() { ::operator delete[](data, std::align_val_t(64)); }
+  Floats(const Floats&) = delete;
+  size_t bytes;
+  float* data;
+};
+
+void run(benchmark::State& state, const Shape& shape, ConvPass pass, const std::string& way) {
+  const Conv2d& c = shape.conv;
+  int64_t output_rows = 0;
+  double flops = 0;
+  for (const Segment& s : shape.in) output_rows += c.output(s).rows(), flops += c.flops(s);
+  const Floats x(static_cast<size_t>(total_rows(shape.in) * c.in_channels)),
+      y(static_cast<size_t>(output_rows * c.out_channels)), w(static_cast<size_t>(c.weight_elements()));
+  const cpu::ConvPlan plan = way == "onednn" ? cpu::plan_onednn(c, shape.in, pass)
+                             : way == "own"  ? cpu::plan_grouped(c, shape.in, pass)
+                                             : cpu::conv_plan(c, shape.in, pass);
+  const Floats workspace(plan.workspace / sizeof(float) + 1);
+  const float* a = pass == ConvPass::backward_data ? y.data : x.data;
+  const float* b = pass == ConvPass::backward_weight ? y.data : w.data;
+  float* out = pass == ConvPass::forward ? y.data : pass == ConvPass::backward_data ? x.data : w.data;
+  plan.run(a, b, out, workspace.data);
+  for (auto _ : state) plan.run(a, b, out, workspace.data);
+  report(state, flops);
+}
+
+void run_product(benchmark::State& state, const MatMul& s) {
+  const Floats a(static_cast<size_t>(s.m * s.k)), b(static_cast<size_t>(s.k * s.n)), c(static_cast<size_t>(s.m * s.n));
+  Backend& backend = kernels::backend(Device::cpu);
+  const Floats workspace(backend.matmul_workspace(s) / sizeof(float) + 1);
+  for (auto _ : state) backend.matmul(s, a.data, b.data, nullptr, c.data, workspace.data);
+  report(state, s.flops());
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  benchmark::AddCustomContext("fp32 peak", fmt::format("{:.0f} GFLOP/s on {} threads ({})", measured_peak_gflops(),
+                                                       cpu_threads(), name_of(cpu_isa())));
+  const std::pair<const char*, ConvPass> passes[] = {
+      {"forward", ConvPass::forward}, {"data", ConvPass::backward_data}, {"weight", ConvPass::backward_weight}};
+  for (const Shape& shape : shapes)
+    for (const auto& [pass_name, pass] : passes) {
+      if (pass == ConvPass::backward_data && shape.conv.in_channels <= 3) continue;  // images need no gradient
+      for (const char* way : {"chosen", "onednn", "own"}) {
+        if (std::string(way) == "own" && !cpu::grouped_is_possible(shape.conv)) continue;
+        benchmark::RegisterBenchmark(fmt::format("{}/{}/{}", shape.name, pass_name, way).c_str(), run, shape, pass,
+                                     std::string(way))
+            ->Unit(benchmark::kMillisecond)
+            ->UseRealTime();
+      }
+    }
+  const std::pair<const char*, MatMul> products[] = {
+      {"product/prototypes", {512, 256, 128, false, true}},
+      {"product/head_hidden", {512, 1024, 440, false, true}},
+      {"product/head_hidden_gradient", {1024, 440, 512, true, false}},
+      {"product/square_1024", {1024, 1024, 1024}},
+  };
+  for (const auto& [name, product] : products)
+    benchmark::RegisterBenchmark(name, run_product, product)->Unit(benchmark::kMillisecond)->UseRealTime();
+  benchmark::Initialize(&argc, argv);
+  benchmark::RunSpecifiedBenchmarks();
+}

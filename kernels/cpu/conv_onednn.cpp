@@ -1,0 +1,192 @@
+#include <fmt/format.h>
+#include <saccade/kernels/cpu/conv_plan.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "onednn.h"
+
+namespace saccade::kernels::cpu {
+namespace {
+
+using namespace onednn;
+using Desc = dnnl::memory::desc;
+using Tag = dnnl::memory::format_tag;
+
+/// A 1x1 convolution of all segments as one product over their pixel rows.
+ConvPlan plan_matmul(const Conv2d& conv, int64_t rows, ConvPass pass) {
+  const DType t = conv.dtype;
+  const int64_t ic = conv.in_channels, oc = conv.out_channels;
+  if (pass == ConvPass::forward) {  // y (rows, oc) = x (rows, ic) w^T
+    const MatMulPlan& product = matmul_plan({rows, oc, ic, false, true, 1.f, 0.f, t, t}, false);
+    return {product.workspace,
+            [&product](const void* x, const void* w, void* y, void* ws) { product.run(x, w, nullptr, y, ws); }};
+  }
+  if (pass == ConvPass::backward_data) {  // dx (rows, ic) = dy (rows, oc) w
+    const MatMulPlan& product = matmul_plan({rows, ic, oc, false, false, 1.f, 0.f, t, t}, false);
+    return {product.workspace,
+            [&product](const void* dy, const void* w, void* dx, void* ws) { product.run(dy, w, nullptr, dx, ws); }};
+  }
+  // dw (oc, ic) = dy^T x
+  const MatMulPlan& product = matmul_plan({oc, ic, rows, true, false, 1.f, 0.f, t, t}, false);
+  return {product.workspace,
+          [&product](const void* x, const void* dy, void* dw, void* ws) { product.run(dy, x, nullptr, dw, ws); }};
+}
+
+/// oneDNN's convolution of one segment in NHWC, weights in the format that it likes best.
+struct SegmentConv {
+  Desc src, weights, dst, scratch;
+  dnnl::primitive primitive;
+};
+
+Desc plain_weights(const Conv2d& c, dnnl::memory::data_type type, Tag tag_dense, Tag tag_grouped) {
+  if (c.groups == 1) return Desc({c.out_channels, c.in_channels, c.kernel, c.kernel}, type, tag_dense);
+  return Desc({c.groups, c.out_channels / c.groups, c.in_channels / c.groups, c.kernel, c.kernel}, type, tag_grouped);
+}
+
+SegmentConv make_segment(const Conv2d& c, const Segment& in, ConvPass pass) {
+  const auto type = type_of(c.dtype, "conv2d");
+  const Segment out = c.output(in);
+  const Desc src({in.n, c.in_channels, in.h, in.w}, type, Tag::nhwc);
+  const Desc dst({out.n, c.out_channels, out.h, out.w}, type, Tag::nhwc);
+  const Desc any = plain_weights(c, type, Tag::any, Tag::any);
+  const dnnl::memory::dims stride{c.stride, c.stride}, padding{c.padding, c.padding};
+  const auto direct = dnnl::algorithm::convolution_direct;
+  const dnnl::primitive_attr attr = user_scratchpad();
+
+  const dnnl::convolution_forward::primitive_desc forward(
+      {dnnl::prop_kind::forward_training, direct, src, any, dst, stride, padding, padding}, attr, engine());
+  if (pass == ConvPass::forward)
+    return {src, forward.weights_desc(), dst, forward.scratchpad_desc(), dnnl::convolution_forward(forward)};
+  if (pass == ConvPass::backward_data) {
+    const dnnl::convolution_backward_data::primitive_desc data({direct, src, any, dst, stride, padding, padding}, attr,
+                                                               engine(), forward);
+    return {src, data.weights_desc(), dst, data.scratchpad_desc(), dnnl::convolution_backward_data(data)};
+  }
+  const dnnl::convolution_backward_weights::primitive_desc weight({direct, src, any, dst, stride, padding, padding},
+                                                                  attr, engine(), forward);
+  return {src, weight.diff_weights_desc(), dst, weight.scratchpad_desc(), dnnl::convolution_backward_weights(weight)};
+}
+
+/// A copy between weight formats; with `add` onto what is there.
+struct Repack {
+  Desc from, to, scratch;
+  dnnl::reorder primitive;
+
+  static Repack make(const Desc& from, const Desc& to, bool add) {
+    dnnl::primitive_attr attr = user_scratchpad();
+    if (add) {
+      dnnl::post_ops after;
+      after.append_sum(1.f);
+      attr.set_post_ops(after);
+    }
+    const dnnl::reorder::primitive_desc desc(engine(), from, engine(), to, attr);
+    return {from, to, desc.scratchpad_desc(), dnnl::reorder(desc)};
+  }
+  void run(const void* source, void* target, void* workspace) const {
+    primitive.execute(stream(), {{DNNL_ARG_FROM, at(from, source)},
+                                 {DNNL_ARG_TO, at(to, target)},
+                                 {DNNL_ARG_SCRATCHPAD, at(scratch, workspace)}});
+  }
+};
+
+/// Forward and data gradient by oneDNN: pack the weights once a format, then segment by segment.
+ConvPlan plan_images(const Conv2d& conv, const Segments& in, ConvPass pass) {
+  const bool forward = pass == ConvPass::forward;
+  const Desc plain = plain_weights(conv, type_of(conv.dtype, "conv2d"), Tag::ohwi, Tag::gohwi);
+  struct Packing {
+    Repack repack;
+    size_t offset;
+  };
+  struct Step {
+    SegmentConv conv;
+    SegmentOffsets rows;
+    int packing;  ///< -1: the plain weights as they are
+  };
+  WorkspaceLayout layout;
+  std::vector<Packing> packings;
+  std::vector<Step> steps;
+  size_t scratch = 0;
+  const std::vector<SegmentOffsets> offsets = segment_offsets(conv, in);
+  for (size_t i = 0; i < in.size(); ++i) {
+    Step step{make_segment(conv, in[i], pass), offsets[i], -1};
+    if (step.conv.weights != plain) {
+      const auto same = std::find_if(packings.begin(), packings.end(),
+                                     [&](const Packing& p) { return p.repack.to == step.conv.weights; });
+      step.packing = static_cast<int>(same - packings.begin());
+      if (same == packings.end()) {
+        packings.push_back({Repack::make(plain, step.conv.weights, false), layout.add(step.conv.weights.get_size())});
+        scratch = std::max(scratch, packings.back().repack.scratch.get_size());
+      }
+    }
+    scratch = std::max(scratch, step.conv.scratch.get_size());
+    steps.push_back(std::move(step));
+  }
+  const size_t scratch_at = layout.add(scratch);
+  auto run = [=](const void* a, const void* w, void* out, void* ws) {
+    void* scratch_bytes = plus(ws, scratch_at);
+    for (const Packing& p : packings) p.repack.run(w, plus(ws, p.offset), scratch_bytes);
+    for (const Step& s : steps) {
+      const void* weights = s.packing < 0 ? w : plus(ws, packings[static_cast<size_t>(s.packing)].offset);
+      const int from = forward ? DNNL_ARG_SRC : DNNL_ARG_DIFF_DST, to = forward ? DNNL_ARG_DST : DNNL_ARG_DIFF_SRC;
+      const Desc &from_desc = forward ? s.conv.src : s.conv.dst, &to_desc = forward ? s.conv.dst : s.conv.src;
+      s.conv.primitive.execute(stream(), {{from, at(from_desc, plus(a, forward ? s.rows.in : s.rows.out))},
+                                          {DNNL_ARG_WEIGHTS, at(s.conv.weights, weights)},
+                                          {to, at(to_desc, plus(out, forward ? s.rows.out : s.rows.in))},
+                                          {DNNL_ARG_SCRATCHPAD, at(s.conv.scratch, scratch_bytes)}});
+    }
+  };
+  return {layout.bytes, run};
+}
+
+/// Weight gradient by oneDNN: each segment's into the workspace, then onto dw in segment order.
+ConvPlan plan_weights(const Conv2d& conv, const Segments& in) {
+  const Desc plain = plain_weights(conv, type_of(conv.dtype, "conv2d"), Tag::ohwi, Tag::gohwi);
+  struct Step {
+    SegmentConv conv;
+    Repack repack;
+    SegmentOffsets rows;
+    bool direct;  ///< dw itself is the primitive's result
+  };
+  WorkspaceLayout layout;
+  std::vector<Step> steps;
+  size_t scratch = 0, packed = 0;
+  const std::vector<SegmentOffsets> offsets = segment_offsets(conv, in);
+  for (size_t i = 0; i < in.size(); ++i) {
+    SegmentConv segment = make_segment(conv, in[i], ConvPass::backward_weight);
+    Repack repack = Repack::make(segment.weights, plain, i > 0);
+    const bool direct = i == 0 && segment.weights == plain;
+    scratch = std::max({scratch, segment.scratch.get_size(), repack.scratch.get_size()});
+    if (!direct) packed = std::max(packed, segment.weights.get_size());
+    steps.push_back({std::move(segment), std::move(repack), offsets[i], direct});
+  }
+  const size_t packed_at = layout.add(packed), scratch_at = layout.add(scratch);
+  auto run = [=](const void* x, const void* dy, void* dw, void* ws) {
+    void* scratch_bytes = plus(ws, scratch_at);
+    for (const Step& s : steps) {
+      void* target = s.direct ? dw : plus(ws, packed_at);
+      s.conv.primitive.execute(stream(), {{DNNL_ARG_SRC, at(s.conv.src, plus(x, s.rows.in))},
+                                          {DNNL_ARG_DIFF_DST, at(s.conv.dst, plus(dy, s.rows.out))},
+                                          {DNNL_ARG_DIFF_WEIGHTS, at(s.conv.weights, target)},
+                                          {DNNL_ARG_SCRATCHPAD, at(s.conv.scratch, scratch_bytes)}});
+      if (!s.direct) s.repack.run(target, dw, scratch_bytes);
+    }
+  };
+  return {layout.bytes, run};
+}
+
+}  // namespace
+
+ConvPlan plan_onednn(const Conv2d& conv, const Segments& in, ConvPass pass) {
+  try {
+    if (conv.is_matmul()) return plan_matmul(conv, total_rows(in), pass);
+    if (pass == ConvPass::backward_weight) return plan_weights(conv, in);
+    return plan_images(conv, in, pass);
+  } catch (const dnnl::error& error) {
+    rethrow(error, fmt::format("conv2d {}x{} stride {} padding {} of {} to {} channels in {} groups, {}", conv.kernel,
+                               conv.kernel, conv.stride, conv.padding, conv.in_channels, conv.out_channels, conv.groups,
+                               name_of(conv.dtype)));
+  }
+}
+
+}  // namespace saccade::kernels::cpu

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <saccade/kernels/conv.h>
+
+#include <functional>
+#include <span>
+#include <vector>
+
+/// How the CPU computes convolutions: a pass over given segments is planned once, then run. Private to the CPU backend
+/// (and to its benchmark, which compares the ways).
+namespace saccade::kernels::cpu {
+
+/// Divides a workspace into pieces that start on cache lines.
+struct WorkspaceLayout {
+  size_t bytes = 0;
+  size_t add(size_t piece) {
+    const size_t offset = bytes;
+    bytes += (piece + 63) / 64 * 64;
+    return offset;
+  }
+};
+
+inline const char* plus(const void* p, size_t bytes) { return static_cast<const char*>(p) + bytes; }
+inline char* plus(void* p, size_t bytes) { return static_cast<char*>(p) + bytes; }
+
+/// A planned pass over all segments: scratch bytes, and what runs it. (a, b, out) is (x, w, y), (dy, w, dx) or
+/// (x, dy, dw).
+struct ConvPlan {
+  size_t workspace = 0;
+  std::function<void(const void* a, const void* b, void* out, void* workspace)> run;
+};
+
+/// Where each segment's images begin in the input and the output, in bytes.
+struct SegmentOffsets {
+  size_t in = 0, out = 0;
+};
+std::vector<SegmentOffsets> segment_offsets(const Conv2d&, const Segments& in);
+
+/// The plan that the backend uses, cached.
+const ConvPlan& conv_plan(const Conv2d&, std::span<const Segment> in, ConvPass);
+
+/// By oneDNN: any convolution.
+ConvPlan plan_onednn(const Conv2d&, const Segments& in, ConvPass);
+
+/// By our own kernels: 3x3, padding 1, stride 1 or 2, f32, as many input as output groups' channels as you like, few
+/// being what they are made for.
+ConvPlan plan_grouped(const Conv2d&, const Segments& in, ConvPass);
+bool grouped_is_possible(const Conv2d&);
+
+}  // namespace saccade::kernels::cpu

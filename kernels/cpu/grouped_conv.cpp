@@ -1,0 +1,91 @@
+#include <omp.h>
+#include <saccade/kernels/cpu/conv_plan.h>
+#include <saccade/kernels/cpu/grouped_conv.h>
+#include <saccade/kernels/cpu/isa.h>
+
+#include <algorithm>
+
+namespace saccade::kernels::cpu {
+namespace {
+
+const GroupedConvKernels& kernels() {
+  return for_this_processor(baseline::grouped_conv, avx2::grouped_conv, avx512::grouped_conv);
+}
+
+const GroupedConvWeightKernels& weight_kernels() {
+  return for_this_processor(baseline::grouped_conv_weight, avx2::grouped_conv_weight, avx512::grouped_conv_weight);
+}
+
+/// Forward and data gradient: the weights packed once, then segment by segment.
+ConvPlan plan_images(const Conv2d& conv, const Segments& in, bool gradient) {
+  const int64_t gi = conv.in_channels / conv.groups, go = conv.out_channels / conv.groups;
+  const GroupedConv c{conv.groups, gradient ? go : gi, gradient ? gi : go, conv.stride, gradient};
+  const std::vector<SegmentOffsets> offsets = segment_offsets(conv, in);
+  std::vector<GroupedImages> images;
+  size_t scratch = 0;
+  for (const Segment& s : in) {
+    const Segment o = conv.output(s);
+    images.push_back(gradient ? GroupedImages{s.n, o.h, o.w, s.h, s.w} : GroupedImages{s.n, s.h, s.w, o.h, o.w});
+    scratch = std::max(scratch, kernels().images_scratch_bytes(c, images.back()));
+  }
+  WorkspaceLayout layout;
+  layout.add(kernels().packed_weights_bytes(c));
+  const size_t scratch_at = layout.add(scratch * static_cast<size_t>(omp_get_max_threads()));
+  auto run = [=](const void* source, const void* w, void* result, void* ws) {
+    float* packed = static_cast<float*>(ws);
+    kernels().pack_weights(c, static_cast<const float*>(w), packed);
+    for (size_t i = 0; i < images.size(); ++i) {
+      const void* from = plus(source, gradient ? offsets[i].out : offsets[i].in);
+      void* to = plus(result, gradient ? offsets[i].in : offsets[i].out);
+      kernels().images(c, images[i], static_cast<const float*>(from), packed, static_cast<float*>(to),
+                       reinterpret_cast<float*>(plus(ws, scratch_at)));
+    }
+  };
+  return {layout.bytes, run};
+}
+
+/// Weight gradient: partial sums of every segment's chunks, then their sum.
+ConvPlan plan_weights(const Conv2d& conv, const Segments& in) {
+  const GroupedConv c{conv.groups, conv.in_channels / conv.groups, conv.out_channels / conv.groups, conv.stride, false};
+  const GroupedConvWeightKernels& k = weight_kernels();
+  struct Step {
+    GroupedImages images;
+    SegmentOffsets rows;
+    size_t partial_at;
+  };
+  const std::vector<SegmentOffsets> offsets = segment_offsets(conv, in);
+  std::vector<Step> steps;
+  int64_t chunks = 0;
+  size_t scratch = 0;
+  for (size_t i = 0; i < in.size(); ++i) {
+    const Segment o = conv.output(in[i]);
+    const GroupedImages images{in[i].n, in[i].h, in[i].w, o.h, o.w};
+    steps.push_back({images, offsets[i], static_cast<size_t>(chunks) * k.partial_bytes(c)});
+    chunks += k.chunks(c, images);
+    scratch = std::max(scratch, k.scratch_bytes(c, images));
+  }
+  WorkspaceLayout layout;
+  layout.add(static_cast<size_t>(chunks) * k.partial_bytes(c));
+  const size_t scratch_at = layout.add(scratch * static_cast<size_t>(omp_get_max_threads()));
+  auto run = [=, &k](const void* x, const void* dy, void* dw, void* ws) {
+    for (const Step& s : steps)
+      k.partials(c, s.images, reinterpret_cast<const float*>(plus(x, s.rows.in)),
+                 reinterpret_cast<const float*>(plus(dy, s.rows.out)), reinterpret_cast<float*>(plus(ws, s.partial_at)),
+                 reinterpret_cast<float*>(plus(ws, scratch_at)));
+    k.sum(c, chunks, static_cast<float*>(ws), static_cast<float*>(dw));
+  };
+  return {layout.bytes, run};
+}
+
+}  // namespace
+
+bool grouped_is_possible(const Conv2d& c) {
+  return c.kernel == 3 && c.padding == 1 && (c.stride == 1 || c.stride == 2) && c.dtype == DType::f32;
+}
+
+ConvPlan plan_grouped(const Conv2d& conv, const Segments& in, ConvPass pass) {
+  if (pass == ConvPass::backward_weight) return plan_weights(conv, in);
+  return plan_images(conv, in, pass == ConvPass::backward_data);
+}
+
+}  // namespace saccade::kernels::cpu

@@ -1,0 +1,289 @@
+// 3x3 convolution, padding 1, for few channels a group: forward, and the data gradient (see grouped_conv.h).
+//
+// One job is a block of images (or a band of rows of them) and a group. Its source channels are first copied to
+// (channel block of 8, image, row, column, 8) in L1/L2, 1 to 3 % of the work: then every address is a constant away
+// from a row pointer, and the zero columns left and right are part of the copy. A tile then keeps R columns of M images
+// times `lanes` produced channels in registers, and for each source row that touches them and each source channel loads
+// the 3 weights of that kernel row once, and each source value once: that value meets the (up to) 3 results it belongs
+// to. Rows outside of the image are never visited; columns outside are not either where a tile is as wide as the map
+// (maps of up to 8 columns), since which products exist is then known at compile time.
+#include <omp.h>
+#include <saccade/kernels/cpu/simd/grouped_conv_copy.h>
+
+namespace saccade::kernels::cpu::SACCADE_ISA {
+namespace {
+
+/// The result column (from the tile's first) that source column p (from the first one under the tile) and kernel column
+/// k belong to, or -1.
+template <Relation relation, int columns>
+constexpr int result_column(int p, int k) {
+  const int doubled = relation == doubling ? 2 * (2 * p + k - 1) : relation == halving ? p - k + 1 : 2 * (p - k + 1);
+  return doubled < 0 || doubled % 2 || doubled / 2 >= columns ? -1 : doubled / 2;
+}
+
+struct Tile {
+  const float* source;      // the copied block, at the tile's first image and the first source column under the tile
+  int64_t image, plane;     // floats from image to image and from channel block to channel block
+  int64_t channels;         // source channels
+  int taps;                 // kernel rows that exist for this result row:
+  int64_t row[3];           //   the offset of the source row
+  const float* weights[3];  //   its weights (channel, kernel column, lanes)
+  float* result;            // the first result
+  int64_t pixel, result_image;  // floats from column to column and from image to image
+  int columns, lanes;           // results to store
+};
+
+template <int M, int R, int lanes>
+[[gnu::always_inline]] inline void store(const Tile& t, const typename Vector<lanes>::type (&sum)[M][R]) {
+  using V = typename Vector<lanes>::type;
+  for (int m = 0; m < M; ++m)
+    for (int r = 0; r < R; ++r) {
+      if (r >= t.columns) continue;
+      float* to = t.result + m * t.result_image + r * t.pixel;
+      if (t.lanes == lanes) {
+        *reinterpret_cast<V*>(to) = sum[m][r];
+      } else {
+        for (int l = 0; l < t.lanes; ++l) to[l] = sum[m][r][l];
+      }
+    }
+}
+
+/// padded: source columns -1 and behind the last are there (zero, or those of the neighbouring tile).
+template <Relation relation, int M, int R, int lanes, bool padded>
+void compute(const Tile& t) {
+  using V = typename Vector<lanes>::type;
+  constexpr int source_columns = relation == doubling ? R / 2 : relation == halving ? 2 * R : R;
+  constexpr int first = padded && relation != doubling ? -1 : 0;
+  constexpr int last = source_columns + (padded && relation != halving ? 1 : 0);
+  V sum[M][R];
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m)
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) sum[m][r] = V{};
+  for (int tap = 0; tap < t.taps; ++tap) {
+    const float* w = t.weights[tap];
+    const float* plane = t.source + t.row[tap];
+    for (int64_t left = t.channels; left > 0; left -= block, plane += t.plane) {
+      const float* x = plane;
+      for (int64_t c = left < block ? left : block; c > 0; --c, ++x, w += 3 * lanes) {
+        const V w0 = *reinterpret_cast<const V*>(w), w1 = *reinterpret_cast<const V*>(w + lanes),
+                w2 = *reinterpret_cast<const V*>(w + 2 * lanes);
+#pragma GCC unroll 16
+        for (int m = 0; m < M; ++m)
+#pragma GCC unroll 24
+          for (int p = first; p < last; ++p) {
+            const float value = x[m * t.image + p * block];
+            const int r0 = result_column<relation, R>(p, 0), r1 = result_column<relation, R>(p, 1),
+                      r2 = result_column<relation, R>(p, 2);
+            if (r0 >= 0) sum[m][r0] += value * w0;
+            if (r1 >= 0) sum[m][r1] += value * w1;
+            if (r2 >= 0) sum[m][r2] += value * w2;
+          }
+      }
+    }
+  }
+  store<M, R, lanes>(t, sum);
+}
+
+using Compute = void (*)(const Tile&);
+
+constexpr int images_at_once(int columns) {
+  const int most = max_accumulators / columns;
+  return most < 1 ? 1 : most > 6 ? 6 : most;
+}
+
+template <Relation relation, int R, int lanes, bool padded>
+Compute choose(bool many) {
+  return many ? compute<relation, images_at_once(R), R, lanes, padded> : compute<relation, 1, R, lanes, padded>;
+}
+
+/// Tiles narrower than 5 columns only occur as whole rows, wider rows are cut into tiles of 5 to 8.
+template <Relation relation, int lanes>
+Compute choose(int columns, bool padded, bool many) {
+  if constexpr (relation == doubling) {
+    switch (columns) {
+      case 2:
+        return choose<relation, 2, lanes, false>(many);
+      case 4:
+        return choose<relation, 4, lanes, false>(many);
+      case 6:
+        return padded ? choose<relation, 6, lanes, true>(many) : choose<relation, 6, lanes, false>(many);
+      default:
+        return padded ? choose<relation, 8, lanes, true>(many) : choose<relation, 8, lanes, false>(many);
+    }
+  } else {
+    switch (columns) {
+      case 1:
+        return choose<relation, 1, lanes, false>(many);
+      case 2:
+        return choose<relation, 2, lanes, false>(many);
+      case 3:
+        return choose<relation, 3, lanes, false>(many);
+      case 4:
+        return choose<relation, 4, lanes, false>(many);
+      case 5:
+        return padded ? choose<relation, 5, lanes, true>(many) : choose<relation, 5, lanes, false>(many);
+      case 6:
+        return padded ? choose<relation, 6, lanes, true>(many) : choose<relation, 6, lanes, false>(many);
+      case 7:
+        return padded ? choose<relation, 7, lanes, true>(many) : choose<relation, 7, lanes, false>(many);
+      default:
+        return padded ? choose<relation, 8, lanes, true>(many) : choose<relation, 8, lanes, false>(many);
+    }
+  }
+}
+
+/// How a segment is cut into jobs and tiles.
+struct Cut {
+  Relation relation;
+  int columns, tiles;         // of a tile; tiles of a row
+  int at_once;                // images of a tile
+  int64_t images, band;       // images and result rows of a job
+  int64_t source_rows;        // copied rows of a job
+  int64_t row, image, plane;  // floats of the copy
+  int64_t copied_columns;
+
+  int64_t tile_start(int tile, int64_t result_w) const {
+    const int64_t even = relation == doubling ? (result_w + 1) / 2 * 2 : result_w;
+    const int64_t start = static_cast<int64_t>(tile) * columns;
+    return start + columns > even ? even - columns : start;  // the last tile overlaps its neighbour
+  }
+};
+
+Cut cut(const GroupedConv& c, const GroupedImages& s) {
+  Cut k{};
+  k.relation = relation_of(c);
+  const int64_t w = k.relation == doubling ? (s.result_w + 1) / 2 * 2 : s.result_w;
+  k.tiles = static_cast<int>((w + max_columns - 1) / max_columns);
+  k.columns = static_cast<int>((w + k.tiles - 1) / k.tiles);
+  if (k.relation == doubling) k.columns = (k.columns + 1) / 2 * 2;
+  k.at_once = images_at_once(k.columns);
+  k.copied_columns = (k.relation == halving ? 2 * s.result_w : s.source_w) + 2;
+  k.row = k.copied_columns * block;
+  const int64_t planes = (c.reduced + block - 1) / block, target = 6 * 1024 / planes;  // floats: 24 KiB
+  const int64_t whole = s.source_h * k.row;
+  if (whole * k.at_once <= 2 * target) {
+    k.band = s.result_h;
+    k.source_rows = s.source_h;
+    k.images = k.at_once;
+    while (k.images + k.at_once <= s.n && (k.images + k.at_once) * whole <= target && k.images < 16 * k.at_once)
+      k.images += k.at_once;
+  } else {
+    k.images = k.at_once;
+    const int64_t rows = target / (k.row * k.at_once);  // copied rows: at least 4
+    k.source_rows = rows < 4 ? 4 : rows > s.source_h ? s.source_h : rows;
+    k.band = k.relation == same_size ? k.source_rows - 2
+             : k.relation == halving ? (k.source_rows - 1) / 2
+                                     : (k.source_rows - 1) * 2;
+    if (k.band < 1) k.band = 1;
+  }
+  if (k.images > s.n) k.images = s.n;
+  k.image = k.source_rows * k.row;
+  k.plane = k.images * k.image;
+  return k;
+}
+
+size_t packed_weights_bytes(const GroupedConv& c) {
+  return static_cast<size_t>(c.groups * result_blocks(c) * 9 * c.reduced * lanes_of(c)) * sizeof(float);
+}
+
+/// (group, result block, kernel row, reduced channel, kernel column, lanes); for a data gradient at stride 1 the kernel
+/// is turned around, so that the same products of places exist as in a forward pass.
+void pack_weights(const GroupedConv& c, const float* w, float* packed) {
+  const int lanes = lanes_of(c);
+  const bool turn = c.gradient && c.stride == 1;
+  for (int64_t g = 0; g < c.groups; ++g)
+    for (int64_t b = 0; b < result_blocks(c); ++b)
+      for (int64_t ky = 0; ky < 3; ++ky)
+        for (int64_t r = 0; r < c.reduced; ++r)
+          for (int64_t kx = 0; kx < 3; ++kx)
+            for (int64_t l = 0; l < lanes; ++l) {
+              const int64_t p = b * lanes + l, tap = turn ? 8 - ky * 3 - kx : ky * 3 + kx;
+              const int64_t index = c.gradient ? ((g * c.reduced + r) * 9 + tap) * c.produced + p
+                                               : ((g * c.produced + p) * 9 + tap) * c.reduced + r;
+              *packed++ = p < c.produced ? w[index] : 0.f;
+            }
+}
+
+size_t images_scratch_bytes(const GroupedConv& c, const GroupedImages& s) {
+  return static_cast<size_t>(cut(c, s).plane * ((c.reduced + block - 1) / block)) * sizeof(float);
+}
+
+template <Relation relation, int lanes>
+void run_job(const GroupedConv& c, const GroupedImages& s, const Cut& k, const float* source, const float* packed,
+             float* result, float* copy, int64_t first_image, int64_t first_row, int64_t group) {
+  const int64_t images = s.n - first_image < k.images ? s.n - first_image : k.images;
+  const int64_t end_row = first_row + k.band < s.result_h ? first_row + k.band : s.result_h;
+  const Rows rows = source_rows(relation, first_row, end_row, s.source_h);
+  for (int64_t b = 0; b * block < c.reduced; ++b) {
+    const int64_t count = c.reduced - b * block < block ? c.reduced - b * block : block;
+    copy_rows<block>({s.source_h, s.source_w, c.groups * c.reduced, group * c.reduced + b * block, count, k.image,
+                      k.row, k.copied_columns},
+                     source, first_image, images, rows, copy + b * k.plane);
+  }
+
+  const int64_t channels = c.groups * c.produced;
+  const bool padded = k.tiles > 1;
+  const Compute many = choose<relation, lanes>(k.columns, padded, true),
+                one = choose<relation, lanes>(k.columns, padded, false);
+  Tile t{};
+  t.image = k.image, t.plane = k.plane, t.channels = c.reduced;
+  t.pixel = channels, t.result_image = s.result_h * s.result_w * channels;
+  for (int64_t b = 0; b < result_blocks(c); ++b) {
+    const float* weights = packed + (group * result_blocks(c) + b) * 9 * c.reduced * lanes;
+    t.lanes = static_cast<int>(c.produced - b * lanes < lanes ? c.produced - b * lanes : lanes);
+    for (int64_t y = first_row; y < end_row; ++y) {
+      t.taps = 0;
+      for (int64_t ky = 0; ky < 3; ++ky) {
+        const int64_t place = relation == same_size ? y + ky - 1 : relation == halving ? 2 * y + ky - 1 : y - ky + 1;
+        if (place < 0 || (relation == doubling && place % 2)) continue;
+        const int64_t from = relation == doubling ? place / 2 : place;
+        if (from >= s.source_h) continue;
+        t.row[t.taps] = (from - rows.from) * k.row;
+        t.weights[t.taps++] = weights + ky * c.reduced * 3 * lanes;
+      }
+      for (int tile = 0; tile < k.tiles; ++tile) {
+        const int64_t x = k.tile_start(tile, s.result_w);
+        const int64_t under = relation == same_size ? x : relation == halving ? 2 * x : x / 2;
+        t.columns = static_cast<int>(s.result_w - x < k.columns ? s.result_w - x : k.columns);
+        for (int64_t n = 0; n < images;) {
+          const bool full = images - n >= k.at_once;
+          t.source = copy + n * k.image + (1 + under) * block;
+          t.result = result + (((first_image + n) * s.result_h + y) * s.result_w + x) * channels + group * c.produced +
+                     b * lanes;
+          (full ? many : one)(t);
+          n += full ? k.at_once : 1;
+        }
+      }
+    }
+  }
+}
+
+template <int lanes>
+void run_images(const GroupedConv& c, const GroupedImages& s, const float* source, const float* packed, float* result,
+                float* scratch) {
+  const Cut k = cut(c, s);
+  const int64_t image_jobs = (s.n + k.images - 1) / k.images, bands = (s.result_h + k.band - 1) / k.band;
+  const int64_t jobs = image_jobs * bands * c.groups, copy_floats = k.plane * ((c.reduced + block - 1) / block);
+  const auto job = k.relation == same_size ? run_job<same_size, lanes>
+                   : k.relation == halving ? run_job<halving, lanes>
+                                           : run_job<doubling, lanes>;
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < jobs; ++i)
+    job(c, s, k, source, packed, result, scratch + omp_get_thread_num() * copy_floats, i / c.groups / bands * k.images,
+        i / c.groups % bands * k.band, i % c.groups);
+}
+
+void images(const GroupedConv& c, const GroupedImages& s, const float* source, const float* packed, float* result,
+            float* scratch) {
+  if constexpr (widest_lanes == 16) {
+    if (lanes_of(c) == 16) return run_images<16>(c, s, source, packed, result, scratch);
+  }
+  run_images<8>(c, s, source, packed, result, scratch);
+}
+
+}  // namespace
+
+const GroupedConvKernels grouped_conv{packed_weights_bytes, pack_weights, images_scratch_bytes, images};
+
+}  // namespace saccade::kernels::cpu::SACCADE_ISA
