@@ -58,6 +58,7 @@ bool HealthMonitor::lasts(const std::string& trouble, bool now, int64_t readings
 std::vector<HealthMessage> HealthMonitor::observe(int64_t iteration, float loss, const StepTensors& step,
                                                   bool queue_in_use) {
   reading_ = {.iteration = iteration, .metrics = {}};
+  batch_ = step.batch;
   std::vector<HealthMessage> out;
   const double ln_k = std::log(static_cast<double>(model_.prototypes)), gap = ln_k - double{loss};
   const bool released = iteration >= model_.freeze_prototypes_iterations;
@@ -141,18 +142,17 @@ void HealthMonitor::judge_queue(int64_t iteration, float loss, bool queue_in_use
 std::vector<std::string> HealthMonitor::advice() const {
   std::vector<std::string> helps;
   if (!model_.unit_embeddings) helps.push_back("Normalise embeddings to unit length (unit_embeddings).");
-  helps.push_back(fmt::format(
-      "Scale the learning rate to the batch of {}: about {:.2g} with LARC SGD, {:.1g} with AdamW.", options_.batch,
-      options_.batch <= 256 ? 0.6 * static_cast<double>(options_.batch) / 256.0
-                            : 0.3 * static_cast<double>(options_.batch) / 256.0,
-      1e-3 * static_cast<double>(options_.batch) / 256.0));
+  helps.push_back(
+      fmt::format("Scale the learning rate to the batch of {}: about {:.2g} with LARC SGD, {:.1g} with AdamW.", batch_,
+                  batch_ <= 256 ? 0.6 * static_cast<double>(batch_) / 256.0 : 0.3 * static_cast<double>(batch_) / 256.0,
+                  1e-3 * static_cast<double>(batch_) / 256.0));
   helps.push_back(fmt::format(
       "Freeze the prototypes longer: an epoch ({} iterations) or more (freeze_prototypes_iterations, now {}).",
       options_.iterations_per_epoch, model_.freeze_prototypes_iterations));
   if (model_.eps > 0.0301f) helps.push_back(fmt::format("Sharpen the assignments: eps 0.03 (now {:.3g}).", model_.eps));
   helps.push_back(fmt::format(
       "Use fewer prototypes: about ten times the classes you expect, and no more than batch + queue = {} (now {}).",
-      options_.batch + model_.queue_length, model_.prototypes));
+      batch_ + model_.queue_length, model_.prototypes));
   if (model_.queue_length > 0)
     helps.push_back(fmt::format("Start the queue later or make it shorter (now {} rows from iteration {}).",
                                 model_.queue_length, model_.queue_start_iteration));

@@ -40,7 +40,6 @@ struct HealthMessage {
 
 struct HealthOptions {
   int64_t every = 20;  ///< iterations between readings
-  int64_t batch = 0;   ///< images a step
   int64_t iterations_per_epoch = 500;
   /// Readings before this iteration are shown but not judged: a network's first steps look collapsed.
   int64_t settle_iterations = 200;
@@ -88,6 +87,7 @@ class HealthMonitor {
   SwAVOptions model_;
   HealthOptions options_;
   HealthReading reading_;
+  int64_t batch_ = 0;                    ///< images a step, as observed
   double length_error_ = 0;              ///< of embeddings: max | |z| - 1 |
   std::vector<double> mean_prediction_;  ///< running mean of softmax(S / tau), K
   std::vector<float> gathered_;          ///< embeddings, rows of `dim`, until there are enough

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 #include <saccade/core/autograd.h>
+#include <saccade/core/io/checkpoint.h>
 #include <saccade/core/io/safetensors.h>
 #include <saccade/core/layer.h>
 #include <saccade/nn/schedule.h>
@@ -8,6 +9,8 @@
 
 #include <chrono>
 #include <cmath>
+#include <map>
+#include <nlohmann/json.hpp>
 
 namespace saccade::ssl {
 
@@ -40,12 +43,17 @@ FitResult Trainer::fit(BatchSource source, const std::filesystem::path& folder) 
   const int64_t checkpoint_every = options_.checkpoint_every > 0 ? options_.checkpoint_every : per_epoch;
   const StopSignal stop;
 
+  if (options_.monitor) {
+    HealthOptions health = options_.health;
+    health.iterations_per_epoch = per_epoch;
+    monitor_ = std::make_unique<HealthMonitor>(model_.options(), health);
+  }
   const int64_t first = resume(folder, iterations);
   source.seek(first);
   model_.train();
   for (int64_t iteration = first; iteration < iterations; ++iteration) {
     if (StopSignal::requested()) {
-      save(folder, iteration);
+      save(folder, iteration, iterations);
       notice(fmt::format(
           "Stopped after {} of {} iterations. {}", iteration, iterations,
           folder.empty() ? "Nothing was kept: the run has no folder." : "The same command goes on from here."));
@@ -54,7 +62,7 @@ FitResult Trainer::fit(BatchSource source, const std::filesystem::path& folder) 
     step(source, folder, iteration, iterations);
     const int64_t done = iteration + 1;
     if (options_.evaluate_every > 0 && done % options_.evaluate_every == 0 && done < iterations) evaluate(done);
-    if (done % checkpoint_every == 0 || done == iterations) save(folder, done);
+    if (done % checkpoint_every == 0 || done == iterations) save(folder, done, iterations);
   }
   evaluate(iterations);
   return {.iterations = iterations, .interrupted = false};
@@ -64,13 +72,6 @@ void Trainer::step(BatchSource& source, const std::filesystem::path& folder, int
   const auto start = std::chrono::steady_clock::now();
   const Batch batch = source.next();
   const double waited = seconds_since(start);
-  if (options_.monitor && !monitor_) {
-    HealthOptions health = options_.health;
-    health.batch = batch.size();
-    health.iterations_per_epoch = source.batches_per_epoch;
-    monitor_ = std::make_unique<HealthMonitor>(model_.options(), health);
-  }
-
   optimizer_->zero_grad();
   const bool watched = monitor_ && monitor_->due(iteration);
   StepTensors seen;
@@ -127,7 +128,58 @@ void Trainer::notice(const std::string& sentence) const {
     if (o.on_notice) o.on_notice(sentence);
 }
 
-void Trainer::save(const std::filesystem::path&, int64_t) const {}
-int64_t Trainer::resume(const std::filesystem::path&, int64_t) { return 0; }
+void Trainer::save(const std::filesystem::path& folder, int64_t iteration, int64_t iterations) const {
+  if (folder.empty()) return;
+  std::vector<NamedTensor> tensors;
+  const auto take = [&](const char* part, const std::vector<NamedTensor>& from) {
+    for (const NamedTensor& t : from) tensors.push_back({part + t.name, t.tensor});
+  };
+  take("model.", model_.named_tensors());
+  take("optimizer.", optimizer_->state());
+  nlohmann::json state = {{"iteration", iteration}, {"iterations", iterations}};
+  if (monitor_) {
+    take("monitor.", monitor_->state_tensors());
+    state["monitor"] = monitor_->state();
+  }
+  const io::SavedCheckpoint saved = io::save_checkpoint(folder / "checkpoints", iteration, tensors, state.dump(),
+                                                        static_cast<int>(options_.keep_checkpoints));
+  for (const std::string& warning : saved.warnings) notice(warning);
+}
+
+int64_t Trainer::resume(const std::filesystem::path& folder, int64_t iterations) {
+  if (folder.empty()) return 0;
+  std::vector<std::string> problems;
+  const auto checkpoint = io::latest_checkpoint(folder / "checkpoints", problems);
+  for (const std::string& problem : problems) notice(problem);
+  if (!checkpoint) return 0;
+  const auto state = nlohmann::json::parse(checkpoint->state);
+  const std::string where = checkpoint->path.string();
+  if (state.at("iterations") != iterations)
+    fail(
+        fmt::format("{} is of a run of {} iterations, and this one has {}: its schedule would be another. Give the "
+                    "same length, or another folder.",
+                    where, state.at("iterations").get<int64_t>(), iterations));
+
+  // Everything is checked before anything is changed.
+  std::map<std::string, std::vector<NamedTensor>> parts;
+  for (const NamedTensor& t : checkpoint->tensors) {
+    const size_t dot = t.name.find('.');
+    parts[t.name.substr(0, dot)].push_back({t.name.substr(dot + 1), t.tensor});
+  }
+  const std::vector<NamedTensor> own = model_.named_tensors();
+  std::map<std::string, Tensor> given;
+  for (const NamedTensor& t : parts["model"]) given[t.name] = t.tensor;
+  for (const NamedTensor& t : own)
+    if (!given.contains(t.name) || given[t.name].shape() != t.tensor.shape() || given.size() != own.size())
+      fail(fmt::format("{} is of another model: {} {} does not match. Give the same options, or another folder.", where,
+                       t.name, to_string(t.tensor.shape())));
+  optimizer_->load_state(parts["optimizer"]);
+  for (const NamedTensor& t : own) t.tensor.copy_from(given[t.name]);
+  if (monitor_ && state.contains("monitor"))
+    monitor_->load_state(state.at("monitor").get<std::string>(), parts["monitor"]);
+  const auto iteration = state.at("iteration").get<int64_t>();
+  notice(fmt::format("Going on from {} of {} iterations, from {}.", iteration, iterations, where));
+  return iteration;
+}
 
 }  // namespace saccade::ssl

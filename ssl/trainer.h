@@ -47,10 +47,10 @@ struct TrainerOptions {
   int64_t checkpoint_every = 0;  ///< iterations; 0: each epoch. The end and an interruption write one in any case
   int64_t keep_checkpoints = 2;
   bool monitor = true;
-  HealthOptions health = {};  ///< batch and iterations_per_epoch are filled in by fit()
+  HealthOptions health = {};  ///< iterations_per_epoch is filled in by fit()
 
   /// Numbers measured on the way, e.g. {"kNN", 0.861}: called every `evaluate_every` iterations and at the end.
-  std::function<std::vector<std::pair<std::string, double>>(int64_t iteration)> evaluate;
+  std::function<std::vector<std::pair<std::string, double>>(int64_t iteration)> evaluate = {};
   int64_t evaluate_every = 0;  ///< iterations; 0: never on the way
 };
 
@@ -63,11 +63,11 @@ struct StepReport {
 
 /// What reports hang on to: any of these may be empty.
 struct Observer {
-  std::function<void(const StepReport&)> on_step;
-  std::function<void(const HealthReading&)> on_health;
-  std::function<void(const HealthMessage&)> on_message;
-  std::function<void(int64_t iteration, const std::vector<std::pair<std::string, double>>&)> on_evaluation;
-  std::function<void(const std::string& sentence)> on_notice;  ///< resumed, checkpoint written, stopped
+  std::function<void(const StepReport&)> on_step = {};
+  std::function<void(const HealthReading&)> on_health = {};
+  std::function<void(const HealthMessage&)> on_message = {};
+  std::function<void(int64_t iteration, const std::vector<std::pair<std::string, double>>&)> on_evaluation = {};
+  std::function<void(const std::string& sentence)> on_notice = {};  ///< resumed, checkpoint written, stopped
 };
 
 struct FitResult {
@@ -96,7 +96,7 @@ class Trainer {
  private:
   void step(BatchSource& source, const std::filesystem::path& folder, int64_t iteration, int64_t iterations);
   void evaluate(int64_t iteration);
-  void save(const std::filesystem::path& folder, int64_t iteration) const;
+  void save(const std::filesystem::path& folder, int64_t iteration, int64_t iterations) const;
   int64_t resume(const std::filesystem::path& folder, int64_t iterations);
   void notice(const std::string& sentence) const;
 
