@@ -52,7 +52,7 @@ std::filesystem::path folder_of(const std::filesystem::path& path) {
 }  // namespace
 
 AtomicFile::AtomicFile(std::filesystem::path path)
-    : path_(std::move(path)), temporary_(folder_of(path_) / ("." + path_.filename().string() + ".tmp")) {
+    : path_(std::move(path)), temporary_(folder_of(path_) / fmt::format(".{}.tmp", path_.filename().string())) {
   if (path_.filename().empty()) not_committed("name", EISDIR);
   open_temporary();
   if (uninterrupted([&] { return ftruncate(fd_, 0); }) != 0) not_committed("empty", errno);
