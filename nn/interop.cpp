@@ -1,0 +1,231 @@
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <saccade/core/layer.h>
+#include <saccade/nn/interop.h>
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <regex>
+
+namespace saccade::nn {
+namespace {
+
+constexpr std::array<std::pair<Names, std::string_view>, 6> words = {{{Names::torchvision, "torchvision"},
+                                                                      {Names::timm, "timm"},
+                                                                      {Names::vissl, "vissl"},
+                                                                      {Names::classy, "classy"},
+                                                                      {Names::pycls, "pycls"},
+                                                                      {Names::swav, "swav"}}};
+
+/// A piece of a RegNet block in torchvision's words, and what timm, VISSL (like ClassyVision), and pycls call it.
+struct Piece {
+  std::string_view torchvision, timm, vissl, pycls;
+};
+constexpr std::array pieces = {
+    Piece{"f.a.0", "conv1.conv", "f.a.0", "f.a"},
+    Piece{"f.a.1", "conv1.bn", "f.a.1", "f.a_bn"},
+    Piece{"f.b.0", "conv2.conv", "f.b.0", "f.b"},
+    Piece{"f.b.1", "conv2.bn", "f.b.1", "f.b_bn"},
+    Piece{"f.se.fc1", "se.fc1", "f.se.excitation.0", "f.se.f_ex.0"},
+    Piece{"f.se.fc2", "se.fc2", "f.se.excitation.2", "f.se.f_ex.2"},
+    Piece{"f.c.0", "conv3.conv", "f.c", "f.c"},
+    Piece{"f.c.1", "conv3.bn", "f.final_bn", "f.c_bn"},
+    Piece{"proj.0", "downsample.conv", "proj", "proj"},
+    Piece{"proj.1", "downsample.bn", "bn", "bn"},
+};
+
+std::string in_block(int stage, int block, const Piece& piece, const std::string& tensor, Names names) {
+  switch (names) {
+    case Names::timm:
+      return fmt::format("s{}.b{}.{}.{}", stage, block + 1, piece.timm, tensor);
+    case Names::pycls:
+      return fmt::format("s{}.b{}.{}.{}", stage, block + 1, piece.pycls, tensor);
+    case Names::vissl:
+      return fmt::format("_feature_blocks.res{}.block{}-{}.{}.{}", stage + 1, stage, block, piece.vissl, tensor);
+    default:
+      return fmt::format("trunk_output.block{0}.block{0}-{1}.{2}.{3}", stage, block, piece.vissl, tensor);
+  }
+}
+
+/// `name`, ours, without "trunk.".
+std::string foreign(const std::string& name, Names names, bool resnet) {
+  static const std::regex block(R"(trunk_output\.block(\d+)\.block\1-(\d+)\.(.+)\.(\w+))"),
+      stem(R"(stem\.([01])\.(\w+))"), bottleneck(R"((conv1|bn1|layer\d+)\..+)"), classifier(R"(fc\.(\w+))"),
+      head(R"((projection_head|prototypes)\.(.+))");
+  if (names == Names::torchvision) return name;
+  if (names == Names::swav) return "module." + name;
+  const bool timm_like = names == Names::timm || names == Names::pycls;
+  std::smatch m;
+  if (std::regex_match(name, m, block)) {
+    const auto* const piece = std::ranges::find(pieces, m[3].str(), &Piece::torchvision);
+    if (piece != pieces.end()) return in_block(std::stoi(m[1]), std::stoi(m[2]), *piece, m[4], names);
+  } else if (std::regex_match(name, m, stem)) {
+    if (timm_like) return fmt::format("stem.{}.{}", m[1] == "0" ? "conv" : "bn", m[2].str());
+    return (names == Names::vissl ? "_feature_blocks.conv1." : "stem.") + name;
+  } else if (std::regex_match(name, m, bottleneck)) {
+    if (names == Names::timm) return name;
+    if (names == Names::vissl) return "_feature_blocks." + name;
+  } else if (std::regex_match(name, m, classifier)) {
+    if (names == Names::timm && resnet) return name;
+    if (timm_like) return "head." + name;
+    if (names == Names::vissl) return "0.clf.0." + m[1].str();
+  } else if (std::regex_match(name, m, head) && names == Names::vissl) {
+    return m[1] == "prototypes" ? "0.prototypes0." + m[2].str() : "0." + name;
+  }
+  fail(fmt::format("state dict: {} has no name for our \"{}\"", name_of(names), name));
+}
+
+bool is_attention_weight(const std::string& name) {
+  return name.ends_with(".se.fc1.weight") || name.ends_with(".se.fc2.weight");
+}
+
+Shape foreign_shape(const std::string& name, const Shape& ours) {
+  if (ours.size() == 4) return {ours[0], ours[3], ours[1], ours[2]};
+  if (is_attention_weight(name)) return {ours[0], ours[1], 1, 1};
+  return ours;
+}
+
+/// Rows of (a, b) become rows of (b, a): (out, k * k, in) <-> (out, in, k * k).
+Tensor swap_inner(const Tensor& t, int64_t outer, int64_t a, int64_t b, Shape shape) {
+  const DeviceScope device(Device::cpu);
+  Tensor result = Tensor::empty(std::move(shape));
+  const auto from = t.data<float>(), to = result.data<float>();
+  for (int64_t o = 0; o < outer; ++o)
+    for (int64_t i = 0; i < a; ++i)
+      for (int64_t j = 0; j < b; ++j)
+        to[static_cast<size_t>((o * b + j) * a + i)] = from[static_cast<size_t>((o * a + i) * b + j)];
+  return result;
+}
+
+Tensor to_foreign(const std::string& name, const Tensor& t) {
+  const Shape shape = foreign_shape(name, t.shape());
+  if (t.rank() != 4) return t.clone().reshape(shape);
+  return swap_inner(t, t.dim(0), t.dim(1) * t.dim(2), t.dim(3), shape);
+}
+
+Tensor from_foreign(const Tensor& given, const Shape& ours) {
+  const Tensor t = given.to(DType::f32);
+  if (ours.size() != 4) return t;
+  return swap_inner(t, ours[0], ours[3], ours[1] * ours[2], ours);
+}
+
+/// Without the names that wrappers and checkpointed stages put in between.
+std::string unwrap(const std::string& name) {
+  static const std::regex wrappers(R"((^|\.)(_fsdp_wrapped_module|_fpw_module|block\d+-part\d+)(?=\.))");
+  std::string clean = std::regex_replace(name, wrappers, "");
+  while (clean.starts_with("module.") || clean.starts_with(".")) clean.erase(0, clean.starts_with(".") ? 1 : 7);
+  return clean;
+}
+
+std::string some_of(const std::vector<std::string>& names) {
+  const auto shown = std::min<size_t>(names.size(), 5);
+  return fmt::format("{}{}", fmt::join(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(shown), ", "),
+                     names.size() > shown ? ", ..." : "");
+}
+
+}  // namespace
+
+std::string_view name_of(Names names) {
+  return std::ranges::find(words, names, &std::pair<Names, std::string_view>::first)->second;
+}
+
+Names names_of(std::string_view word) {
+  const auto* const found = std::ranges::find(words, word, &std::pair<Names, std::string_view>::second);
+  if (found != words.end()) return found->first;
+  std::vector<std::string_view> known;
+  for (const auto& entry : words) known.push_back(entry.second);
+  fail(fmt::format("state dict: no names are called \"{}\"; there are {}", word, fmt::join(known, ", ")));
+}
+
+std::vector<std::pair<std::string, std::string>> name_map(const Module& module, Names names) {
+  const std::vector<NamedTensor> tensors = module.named_tensors();
+  const bool resnet = std::ranges::any_of(tensors, [](const NamedTensor& t) {
+    return t.name.starts_with("layer1.") || t.name.starts_with("trunk.layer1.");
+  });
+  std::vector<std::pair<std::string, std::string>> map;
+  for (const NamedTensor& t : tensors)
+    map.emplace_back(t.name, foreign(t.name.starts_with("trunk.") ? t.name.substr(6) : t.name, names, resnet));
+  return map;
+}
+
+std::vector<NamedTensor> state_dict(const Module& module, Names names) {
+  const DeviceScope device(Device::cpu);
+  const std::vector<NamedTensor> tensors = module.named_tensors();
+  const auto map = name_map(module, names);
+  std::vector<NamedTensor> result;
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const auto& [ours, theirs] = map[i];
+    result.push_back({theirs, to_foreign(ours, tensors[i].tensor.to(Device::cpu))});
+    constexpr std::string_view variance = "running_var";
+    if (!theirs.ends_with(variance)) continue;
+    result.push_back(
+        {theirs.substr(0, theirs.size() - variance.size()) + "num_batches_tracked", Tensor::zeros({}, DType::i64)});
+  }
+  return result;
+}
+
+std::string LoadReport::describe() const {
+  std::string text = fmt::format("{} tensors loaded", matched.size());
+  if (!missing.empty()) text += fmt::format("; {} not given: {}", missing.size(), some_of(missing));
+  if (!unexpected.empty())
+    text += fmt::format("; {} given for nothing here: {}", unexpected.size(), some_of(unexpected));
+  return text;
+}
+
+LoadReport load_state_dict(Module& module, const std::vector<NamedTensor>& tensors, Names names) {
+  std::map<std::string, const NamedTensor*> given;
+  for (const NamedTensor& t : tensors) {
+    if (t.name.ends_with("num_batches_tracked")) continue;
+    if (!given.emplace(unwrap(t.name), &t).second)
+      fail(fmt::format("state dict: \"{}\" is there twice (in one case within a wrapper's name)", unwrap(t.name)));
+  }
+  LoadReport report;
+  std::vector<std::pair<Tensor, Tensor>> copies;  // to, from
+  const std::vector<NamedTensor> own = module.named_tensors();
+  const auto map = name_map(module, names);
+  for (size_t i = 0; i < own.size(); ++i) {
+    const auto& [ours, tensor] = own[i];
+    const auto found = given.find(unwrap(map[i].second));
+    if (found == given.end()) {
+      report.missing.push_back(ours);
+      continue;
+    }
+    const Tensor& theirs = found->second->tensor;
+    if (theirs.shape() != foreign_shape(ours, tensor.shape()) ||
+        (theirs.dtype() != DType::f32 && theirs.dtype() != DType::f16 && theirs.dtype() != DType::bf16))
+      fail(fmt::format("state dict: \"{}\" is {} {}, expected floating-point {}", found->second->name,
+                       saccade::name_of(theirs.dtype()), to_string(theirs.shape()),
+                       to_string(foreign_shape(ours, tensor.shape()))));
+    copies.emplace_back(tensor, theirs);
+    report.matched.push_back(ours);
+    given.erase(found);
+  }
+  for (const auto& [name, t] : given) report.unexpected.push_back(t->name);
+  for (const auto& [to, from] : copies) to.copy_from(from_foreign(from, to.shape()));
+  return report;
+}
+
+Names guess_names(const Module& module, const std::vector<NamedTensor>& tensors) {
+  std::vector<std::string> given;
+  for (const NamedTensor& t : tensors) given.push_back(unwrap(t.name));
+  std::ranges::sort(given);
+  Names best = Names::torchvision;
+  std::ptrdiff_t most = -1;
+  for (const auto& [names, word] : words) {
+    try {
+      const std::ptrdiff_t hits = std::ranges::count_if(name_map(module, names), [&](const auto& pair) {
+        return std::ranges::binary_search(given, unwrap(pair.second));
+      });
+      if (hits > most) {
+        most = hits;
+        best = names;
+      }
+    } catch (const Error&) {
+      continue;  // that program has no names for this module
+    }
+  }
+  return best;
+}
+
+}  // namespace saccade::nn

@@ -1,0 +1,209 @@
+#include <gtest/gtest.h>
+#include <saccade/core/allocator.h>
+#include <saccade/kernels/backend.h>
+#include <saccade/nn/optim/optimizer.h>
+#include <saccade/nn/regnet.h>
+#include <saccade/nn/schedule.h>
+
+#include <cmath>
+
+namespace saccade::optim {
+namespace {
+
+Tensor values(std::initializer_list<float> list) {
+  const std::vector<float> v(list);
+  return Tensor::from(v, {static_cast<int64_t>(v.size())});
+}
+
+NamedTensor parameter(const std::string& name, std::initializer_list<float> value,
+                      std::initializer_list<float> gradient) {
+  Tensor p = values(value);
+  p.requires_grad_();
+  if (gradient.size() > 0) p.set_grad(values(gradient));
+  return {name, p};
+}
+
+TEST(Sgd, MomentumAndWeightDecay) {
+  const NamedTensor p = parameter("p", {1.f, -2.f}, {0.5f, 0.25f});
+  Sgd sgd({p}, {.momentum = 0.9f, .weight_decay = 0.1f});
+  double x = 1, y = -2, mx = 0, my = 0;
+  for (int step = 0; step < 3; ++step) {
+    sgd.step(0.2f);
+    mx = 0.9 * mx + 0.5 + 0.1 * x;
+    my = 0.9 * my + 0.25 + 0.1 * y;
+    x -= 0.2 * mx;
+    y -= 0.2 * my;
+    EXPECT_NEAR(p.tensor.data<float>()[0], x, 1e-6);
+    EXPECT_NEAR(p.tensor.data<float>()[1], y, 1e-6);
+  }
+}
+
+TEST(Sgd, Nesterov) {
+  const NamedTensor p = parameter("p", {1.f}, {0.5f});
+  Sgd sgd({p}, {.momentum = 0.9f, .nesterov = true});
+  sgd.step(0.1f);  // m = 0.5; step by g + 0.9 m
+  EXPECT_NEAR(p.tensor.item(), 1 - 0.1 * (0.5 + 0.9 * 0.5), 1e-6);
+  sgd.step(0.1f);  // m = 0.95
+  EXPECT_NEAR(p.tensor.item(), 1 - 0.1 * 0.95 - 0.1 * (0.5 + 0.9 * 0.95), 1e-6);
+}
+
+TEST(Sgd, LarcScalesEachTensorByItsNorms) {
+  const NamedTensor p = parameter("p", {3.f, 4.f}, {0.6f, 0.8f}), q = parameter("q", {0.3f, 0.4f}, {0.f, 2.f});
+  Sgd sgd({p, q}, {.weight_decay = 0.5f, .trust = 0.001f});
+  sgd.step(10.f);
+  const double rp = 0.001 * 5 / (1 + 0.5 * 5 + 1e-8), rq = 0.001 * 0.5 / (2 + 0.5 * 0.5 + 1e-8);
+  EXPECT_NEAR(p.tensor.data<float>()[0], 3 - 10 * rp * (0.6 + 0.5 * 3), 1e-6);
+  EXPECT_NEAR(p.tensor.data<float>()[1], 4 - 10 * rp * (0.8 + 0.5 * 4), 1e-6);
+  EXPECT_NEAR(q.tensor.data<float>()[0], 0.3 - 10 * rq * (0.0 + 0.5 * 0.3), 1e-6);
+  EXPECT_NEAR(q.tensor.data<float>()[1], 0.4 - 10 * rq * (2.0 + 0.5 * 0.4), 1e-6);
+}
+
+TEST(Sgd, LarcTakesTheRawGradientWhereANormIsZero) {
+  const NamedTensor fresh = parameter("fresh", {0.f, 0.f}, {0.5f, -1.f}),
+                    idle = parameter("idle", {1.f, 2.f}, {0.f, 0.f});
+  Sgd sgd({fresh, idle}, {.weight_decay = 0.5f, .trust = 0.001f});
+  sgd.step(4.8f);
+  EXPECT_NEAR(fresh.tensor.data<float>()[0], -4.8 * 0.5, 1e-6);
+  EXPECT_NEAR(fresh.tensor.data<float>()[1], 4.8, 1e-6);
+  EXPECT_EQ(idle.tensor.data<float>()[0], 1.f);  // no gradient, hence no decay either
+  EXPECT_EQ(idle.tensor.data<float>()[1], 2.f);
+}
+
+TEST(AdamW, OneAndTwoSteps) {
+  const NamedTensor p = parameter("p", {1.f, -2.f}, {0.5f, -0.01f});
+  AdamW adam({p}, {.weight_decay = 0.1f});
+  const double lr = 0.01;
+  double x[2] = {1, -2}, m[2] = {}, v[2] = {};
+  const double g[2] = {0.5, -0.01};
+  for (int step = 1; step <= 2; ++step) {
+    adam.step(static_cast<float>(lr));
+    for (size_t i = 0; i < 2; ++i) {
+      m[i] = 0.9 * m[i] + 0.1 * g[i];
+      v[i] = 0.999 * v[i] + 0.001 * g[i] * g[i];
+      const double mh = m[i] / (1 - std::pow(0.9, step)), vh = v[i] / (1 - std::pow(0.999, step));
+      x[i] = x[i] * (1 - lr * 0.1) - lr * mh / (std::sqrt(vh) + 1e-8);
+      EXPECT_NEAR(p.tensor.data<float>()[i], x[i], 2e-6) << step;
+    }
+  }
+}
+
+TEST(Optimizer, AParameterWithoutGradientIsLeftWhollyAlone) {
+  const NamedTensor used = parameter("used", {1.f}, {1.f}), frozen = parameter("frozen", {1.f}, {});
+  AdamW adam({used, frozen}, {.weight_decay = 0.5f});
+  adam.step(0.1f);
+  EXPECT_EQ(frozen.tensor.item(), 1.f);
+  EXPECT_EQ(adam.state().size(), 3U);  // of `used` only
+  // Thawed later, its bias correction starts at its own first step: |update| is lr, as at any first step of Adam.
+  frozen.tensor.set_grad(values({0.01f}));
+  adam.step(0.1f);
+  EXPECT_NEAR(frozen.tensor.item(), 1 * (1 - 0.1 * 0.5) - 0.1, 1e-5);
+}
+
+TEST(Optimizer, GroupsScaleTheRateAndSetTheDecay) {
+  const NamedTensor a = parameter("a", {1.f}, {1.f}), b = parameter("b", {1.f}, {1.f});
+  Sgd sgd(std::vector<ParameterGroup>{{.parameters = {a}}, {.parameters = {b}, .lr_scale = 10.f, .weight_decay = 0.f}},
+          {.weight_decay = 1.f});
+  sgd.step(0.01f);
+  EXPECT_NEAR(a.tensor.item(), 1 - 0.01 * 2, 1e-6);
+  EXPECT_NEAR(b.tensor.item(), 1 - 0.1 * 1, 1e-6);
+}
+
+TEST(Optimizer, VectorsCanBeSparedFromDecay) {
+  const NamedTensor bias = parameter("bias", {1.f}, {1.f});
+  NamedTensor weight{"weight", Tensor::full({1, 1}, 1.f)};
+  weight.tensor.requires_grad_();
+  weight.tensor.set_grad(Tensor::full({1, 1}, 1.f));
+  Sgd sgd({bias, weight}, {.weight_decay = 1.f, .decay_vectors = false});
+  sgd.step(0.1f);
+  EXPECT_NEAR(bias.tensor.item(), 0.9, 1e-6);
+  EXPECT_NEAR(weight.tensor.item(), 0.8, 1e-6);
+}
+
+TEST(Optimizer, UpdatesCountAsInPlaceWrites) {
+  const NamedTensor p = parameter("p", {1.f}, {1.f});
+  const uint64_t before = p.tensor.version();
+  Sgd({p}, {}).step(0.1f);
+  EXPECT_GT(p.tensor.version(), before);
+}
+
+TEST(Optimizer, ZeroGradDropsGradients) {
+  const NamedTensor p = parameter("p", {1.f}, {1.f});
+  Sgd sgd({p}, {});
+  sgd.zero_grad();
+  EXPECT_FALSE(p.tensor.grad().defined());
+}
+
+TEST(Optimizer, StateGoesToAnotherOptimizerAndBothContinueAlike) {
+  for (const Recipe& recipe : {larc_sgd(), adamw()}) {
+    const NamedTensor p = parameter("p", {1.f, 2.f}, {0.5f, -0.5f}), never = parameter("never", {1.f}, {});
+    const auto one = recipe.build(std::vector{p, never});
+    for (int i = 0; i < 3; ++i) one->step(0.1f);
+    NamedTensor q{"p", p.tensor.clone()};
+    q.tensor.requires_grad_();
+    q.tensor.set_grad(p.tensor.grad());
+    const auto two = recipe.build(std::vector{q, never});
+    two->load_state(one->state());
+    one->step(0.1f);
+    two->step(0.1f);
+    EXPECT_EQ(p.tensor.data<float>()[0], q.tensor.data<float>()[0]);
+    EXPECT_EQ(p.tensor.data<float>()[1], q.tensor.data<float>()[1]);
+  }
+}
+
+TEST(Optimizer, StateThatDoesNotFitIsRefused) {
+  const NamedTensor p = parameter("p", {1.f, 2.f}, {1.f, 1.f});
+  Sgd sgd({p}, {});
+  EXPECT_THROW(sgd.load_state({{"momentum.q", values({1.f, 1.f})}}), Error);
+  EXPECT_THROW(sgd.load_state({{"momentum.p", values({1.f})}}), Error);
+  AdamW adam({p}, {});
+  EXPECT_THROW(adam.load_state({{"exp_avg.p", values({1.f, 1.f})}}), Error);
+  EXPECT_THROW(Sgd({p, p}, {}), Error);
+}
+
+TEST(Optimizer, LarcRecipeIsSwavs) {
+  const Recipe recipe = larc_sgd();
+  EXPECT_EQ(recipe.sgd.trust, 1e-3f);
+  EXPECT_EQ(recipe.sgd.momentum, 0.9f);
+  EXPECT_EQ(recipe.sgd.weight_decay, 1e-6f);
+  EXPECT_EQ(larc_sgd({.weight_decay = 1e-5f}).sgd.trust, 1e-3f);
+}
+
+TEST(Optimizer, RehearsedOnMetaItTakesTheMemoryOfItsStates) {
+  const DeviceScope meta(Device::meta);
+  const auto network = nn::regnet("y_400mf");
+  for (const auto& [make, tensors] : {std::pair{larc_sgd(), 1}, std::pair{adamw(), 2}}) {
+    const auto before = allocator(Device::meta).stats()[Tag::optimizer].live;
+    const auto optimizer = make.build(network->named_parameters());
+    optimizer->step(0.1f);
+    EXPECT_EQ(allocator(Device::meta).stats()[Tag::optimizer].live, before);  // nothing has a gradient yet
+    for (const NamedTensor& p : network->named_parameters()) p.tensor.set_grad(Tensor::empty_like(p.tensor));
+    optimizer->step(0.1f);
+    optimizer->zero_grad();
+    int64_t expected = 0;
+    for (const NamedTensor& p : network->named_parameters())
+      expected += (static_cast<int64_t>(p.tensor.bytes()) + 63) / 64 * 64 * tensors;
+    EXPECT_EQ(allocator(Device::meta).stats()[Tag::optimizer].live - before, expected);
+  }
+}
+
+TEST(Schedule, WarmsUpToBothEndsAndFallsByHalfACosine) {
+  const WarmupCosine lr{.base = 4.8, .start = 0.3, .final = 0.0048, .warmup = 10, .total = 110};
+  EXPECT_FLOAT_EQ(lr(0), 0.3f);
+  EXPECT_FLOAT_EQ(lr(3), 0.3f + 4.5f * 3 / 9);
+  EXPECT_FLOAT_EQ(lr(9), 4.8f);
+  EXPECT_FLOAT_EQ(lr(10), 4.8f);
+  EXPECT_FLOAT_EQ(lr(60), 0.0048f + 4.7952f / 2);
+  EXPECT_NEAR(lr(109), 0.0048 + 4.7952 / 2 * (1 + std::cos(M_PI * 0.99)), 1e-6);
+  EXPECT_FLOAT_EQ(lr(110), 0.0048f);
+  EXPECT_FLOAT_EQ(lr(100000), 0.0048f);
+}
+
+TEST(Schedule, WithoutWarmUpStartsAtTheTop) {
+  const WarmupCosine lr{.base = 0.6, .final = 0.0006, .total = 100};
+  EXPECT_FLOAT_EQ(lr(0), 0.6f);
+  EXPECT_FLOAT_EQ(lr(50), 0.0006f + 0.5994f / 2);
+  EXPECT_FLOAT_EQ(Constant{0.25}(7), 0.25f);
+}
+
+}  // namespace
+}  // namespace saccade::optim
