@@ -47,7 +47,8 @@ Box random_resized_box(int height, int width, Range scale, Range aspect, Philox&
 
 /// Cuts `box` out of the image, scales it to (height, width) and optionally mirrors it left to right: bilinear with
 /// antialiasing, i.e. a triangle filter as wide as the reduction, in 22-bit fixed point, horizontally and then
-/// vertically, 8 bits in between. Equal to Pillow's image.crop(box).resize((width, height), BILINEAR).
+/// vertically, 8 bits in between. Equal to Pillow's image.crop(box).resize((width, height), BILINEAR)
+/// (where only the height shrinks, Pillow from 12 on starts vertically and may differ by one level).
 /// Throws saccade::Error when the box is empty or not inside the image, or the size is not positive.
 void resized_crop(const Image& image, const Box& box, int height, int width, bool mirror, Planes& out);
 

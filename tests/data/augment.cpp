@@ -19,11 +19,15 @@ TEST(Augment, EveryOperationGivesPillowsPixels) {
     words >> operation >> source;
     const Image image = golden::image(source);
     Planes planes = golden::planes(image);
+    int allowed = 0;
     if (operation == "resize") {
       Box box;
       int height, width, mirror;
       words >> box.top >> box.left >> box.height >> box.width >> height >> width >> mirror;
       resized_crop(image, box, height, width, mirror != 0, planes);
+      // Here, and in Pillow before 12, the horizontal pass always comes first; later versions start with the vertical
+      // one where that direction alone shrinks.
+      allowed = height < box.height && width > box.width ? 1 : 0;
     } else if (operation == "gray") {
       to_gray(planes);
     } else {
@@ -36,7 +40,7 @@ TEST(Augment, EveryOperationGivesPillowsPixels) {
       if (operation == "blur") gaussian_blur(planes, argument);
     }
     words >> result;
-    EXPECT_EQ(golden::largest_difference(planes, golden::image(result)), 0) << line;
+    EXPECT_LE(golden::largest_difference(planes, golden::image(result)), allowed) << line;
   }
 }
 

@@ -1,0 +1,130 @@
+#include <fmt/format.h>
+#include <saccade/data/source.h>
+#include <saccade/kernels/error.h>
+#include <zlib.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+
+namespace saccade::data {
+namespace {
+
+constexpr int64_t kMaxBytes = int64_t{16} << 30;
+
+struct IdxFile {
+  std::vector<int64_t> extents;
+  std::vector<uint8_t> values;
+};
+
+struct GzClose {
+  void operator()(gzFile file) const { gzclose(file); }
+};
+
+/// Big endian: two zero bytes, the type (8: unsigned byte), the number of extents, each extent in 4 bytes, the values.
+IdxFile read_idx(const std::string& path) {
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored))
+    throw Error(fmt::format("{}: is a folder, expected an IDX file", path));
+  const std::unique_ptr<gzFile_s, GzClose> file(gzopen(path.c_str(), "rb"));  // reads what is not compressed as it is
+  if (!file) throw Error(fmt::format("{}: cannot be opened", path));
+  gzbuffer(file.get(), 1 << 18);
+  const auto read = [&](uint8_t* to, size_t count) {
+    const int got = gzread(file.get(), to, static_cast<unsigned>(count));
+    int status = Z_OK;
+    const char* message = gzerror(file.get(), &status);
+    if (got < 0 || (status != Z_OK && status != Z_STREAM_END)) {
+      throw Error(fmt::format("{}: the compressed data is corrupt or ends too early ({})", path, message));
+    }
+    return static_cast<size_t>(got);
+  };
+
+  IdxFile out;
+  uint8_t header[4];
+  if (read(header, 4) != 4) throw Error(fmt::format("{}: ends within its header", path));
+  if (header[0] != 0 || header[1] != 0) throw Error(fmt::format("{}: is no IDX file", path));
+  if (header[2] != 8)
+    throw Error(fmt::format("{}: IDX type {:#x} is not supported, only unsigned bytes (0x8)", path, header[2]));
+  if (header[3] < 1 || header[3] > 4) throw Error(fmt::format("{}: expected 1 to 4 extents, got {}", path, header[3]));
+  int64_t total = 1;
+  for (int i = 0; i < header[3]; ++i) {
+    uint8_t word[4];
+    if (read(word, 4) != 4) throw Error(fmt::format("{}: ends within its header", path));
+    const int64_t extent = int64_t{word[0]} << 24 | word[1] << 16 | word[2] << 8 | word[3];
+    if (extent == 0 || extent > kMaxBytes / total) {
+      throw Error(fmt::format("{}: extent {} of {} is zero or too large", path, i, extent));
+    }
+    total *= extent;
+    out.extents.push_back(extent);
+  }
+  // Grows with what is there, so that a header alone cannot ask for gigabytes.
+  while (static_cast<int64_t>(out.values.size()) < total) {
+    const size_t before = out.values.size();
+    out.values.resize(
+        static_cast<size_t>(std::min<int64_t>(total, static_cast<int64_t>(before) + (int64_t{16} << 20))));
+    const size_t wanted = out.values.size() - before, got = read(out.values.data() + before, wanted);
+    if (got < wanted) {
+      throw Error(fmt::format("{}: the header says {} values, the file has {}", path, total, before + got));
+    }
+  }
+  uint8_t extra;
+  if (read(&extra, 1) != 0) throw Error(fmt::format("{}: goes on after the {} values of its header", path, total));
+  return out;
+}
+
+std::string find(const std::filesystem::path& folder, const std::string& name) {
+  for (const char* suffix : {"", ".gz"}) {
+    const std::string path = (folder / (name + suffix)).string();
+    std::error_code ignored;
+    if (std::filesystem::exists(path, ignored)) return path;
+  }
+  throw Error(fmt::format("{}: has neither {} nor {}.gz (Debian's package dataset-fashion-mnist brings them)",
+                          folder.string(), name, name));
+}
+
+}  // namespace
+
+Source idx(const std::string& images_path, const std::string& labels_path) {
+  auto images = std::make_shared<IdxFile>(read_idx(images_path));
+  const auto& extents = images->extents;
+  const bool gray = extents.size() == 3, colour = extents.size() == 4 && extents[3] == 3;
+  if (!gray && !colour) {
+    throw Error(fmt::format("{}: expected images of (N, H, W) or (N, H, W, 3), got extents ({})", images_path,
+                            fmt::join(extents, ", ")));
+  }
+  if (extents[1] > 65535 || extents[2] > 65535)
+    throw Error(fmt::format("{}: images of {} x {} are too large", images_path, extents[1], extents[2]));
+  Source source;
+  source.name = images_path;
+  source.count = extents[0];
+  source.channels = gray ? 1 : 3;
+  if (!labels_path.empty()) {
+    const IdxFile labels = read_idx(labels_path);
+    if (labels.extents.size() != 1 || labels.extents[0] != source.count) {
+      throw Error(fmt::format("{}: expected {} labels, got extents ({})", labels_path, source.count,
+                              fmt::join(labels.extents, ", ")));
+    }
+    source.labels.assign(labels.values.begin(), labels.values.end());
+    const int classes = *std::max_element(labels.values.begin(), labels.values.end()) + 1;
+    for (int i = 0; i < classes; ++i) source.class_names.push_back(std::to_string(i));
+  }
+  source.key = [images_path](int64_t i) { return fmt::format("{}[{}]", images_path, i); };
+  source.read = [images, channels = source.channels](int64_t i, double, Image& out) {
+    out.resize(static_cast<int>(images->extents[1]), static_cast<int>(images->extents[2]), channels);
+    std::copy_n(images->values.data() + static_cast<size_t>(i) * out.pixels.size(), out.pixels.size(),
+                out.pixels.data());
+  };
+  return source;
+}
+
+Source fashion_mnist(const std::string& path, bool train) {
+  const std::string half = train ? "train" : "t10k";
+  Source source = idx(find(path, half + "-images-idx3-ubyte"), find(path, half + "-labels-idx1-ubyte"));
+  if (path.find("fashion") != std::string::npos && source.num_classes() == 10) {
+    source.class_names = {"T-shirt", "trousers", "pullover", "dress", "coat",
+                          "sandal",  "shirt",    "sneaker",  "bag",   "boot"};
+  }
+  return source;
+}
+
+}  // namespace saccade::data

@@ -1,0 +1,76 @@
+#pragma once
+
+#include <saccade/core/batch.h>
+#include <saccade/data/multi_crop.h>
+#include <saccade/data/source.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace saccade::data {
+
+/// What is made of each image: crops for training, or the one view for evaluation.
+using View = std::variant<MultiCrop, EvalView>;
+
+struct LoaderOptions {
+  int batch = 64;
+  /// Threads that make batches ahead of their use. 0: the calling thread makes each batch when it is asked for, with
+  /// the OpenMP threads of the process, which is best when the training computes on the same cores.
+  int workers = 0;
+  uint64_t seed = 0;
+  int prefetch = 2;       ///< batches being made or waiting, with workers; memory is bounded by it
+  bool drop_last = true;  ///< an epoch ends before a batch that would be too small
+  bool shuffle = true;    ///< a new order each epoch, a function of seed and epoch
+};
+
+/// A sample that could not be read.
+struct Failure {
+  int64_t index;
+  std::string key, reason;
+};
+
+/// Turns a source into batches, epoch after epoch without end.
+///
+/// What is in a batch depends on the source, the view, seed, batch, drop_last, shuffle and its iteration: not on the
+/// number of workers or threads, nor on where the run was started or resumed. The random numbers of a sample are
+/// Philox(seed, mix(epoch, index)).
+///
+/// A sample that cannot be read is replaced by the next one of the source that can, is listed in failures(), and is not
+/// tried again; the batch's `indices` and `labels` are those of the sample that was taken. (A program that writes one
+/// row a sample writes row indices[b], and leaves the rows of failures() out.)
+class Loader {
+ public:
+  /// Throws saccade::Error when the options or the view are out of range, or the source is smaller than a batch that
+  /// has to be full.
+  Loader(Source source, View view, LoaderOptions options = {});
+  /// Stops the workers, in the middle of a batch if need be.
+  ~Loader();
+  Loader(Loader&&) noexcept;
+  Loader& operator=(Loader&&) noexcept;
+
+  /// The next batch. Throws saccade::Error when 4096 samples in a row cannot be read (or all there are), and whatever
+  /// else a source threw; the position then stays, and calling again tries again.
+  Batch next();
+
+  int64_t batches_per_epoch() const;
+  /// Iteration of the batch that next() will return: all there is to save for an exact resume.
+  int64_t position() const;
+  /// Continues with batch `iteration`, counted from 0 over all epochs.
+  void seek(int64_t iteration);
+
+  const Source& source() const;
+  const LoaderOptions& options() const;
+  /// What could not be read so far, in order of index.
+  std::vector<Failure> failures() const;
+  /// One sentence on them: how many, and the first few with their reasons. Empty when there are none.
+  std::string describe_failures() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace saccade::data

@@ -1,0 +1,64 @@
+#pragma once
+
+#include <saccade/data/decode.h>
+#include <saccade/data/image.h>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace saccade::data {
+
+/// Where images come from. A value: one of your own is this struct with its functions filled in. Both functions are
+/// called by several threads at once.
+struct Source {
+  std::string name;                      ///< for messages: the folder or file
+  int64_t count = 0;                     ///< number of samples
+  int channels = 3;                      ///< of every image: 1 or 3
+  std::vector<int> labels;               ///< class of each sample, -1 where it has none; empty: no sample has one
+  std::vector<std::string> class_names;  ///< of classes 0, 1, ...
+  /// A name of sample i that people recognise: the path of its file.
+  std::function<std::string(int64_t i)> key;
+  /// Puts sample i into `out`, whose memory it reuses. `useful_side`: see DecodeOptions; a source may ignore it, but
+  /// the pixels must depend on nothing but i and it. Throws saccade::Error when the sample cannot be read.
+  std::function<void(int64_t i, double useful_side, Image& out)> read;
+
+  int64_t size() const { return count; }
+  int label(int64_t i) const { return labels.empty() ? -1 : labels[static_cast<size_t>(i)]; }
+  bool has_labels() const { return !labels.empty(); }
+  int num_classes() const { return static_cast<int>(class_names.size()); }
+};
+
+/// The images of a folder and all folders below it: .jpg .jpeg .png .ppm .pgm .bmp .webp in upper or lower case, links
+/// followed, each folder visited once. If some lie in sub-folders, the first level of these are the classes, numbered
+/// in code point order of their names, and images beside them have label -1; if none do, there are no labels. Samples
+/// are in order of class, then folder, then file name, by code point. Files are opened when they are read.
+///
+/// Throws saccade::Error when the folder is missing, is no folder, or holds no image.
+/// @param channels  3 or 1: what every image is converted to
+Source folder(const std::string& path, int channels = 3, const DecodeLimits& limits = {});
+
+/// An IDX file of unsigned bytes (the format of MNIST), plain or gzipped, wholly in memory: (N, H, W) is gray,
+/// (N, H, W, 3) colour. `labels_path`, if given: an IDX file of N bytes, the classes.
+/// Throws saccade::Error unless the headers are right and the files exactly as long as they say.
+Source idx(const std::string& images_path, const std::string& labels_path = "");
+
+/// Fashion-MNIST (or MNIST) in IDX files of the usual names, plain or .gz, in `path`: the 60,000 training photos or the
+/// 10,000 test photos. The default is where Debian's package dataset-fashion-mnist puts them.
+Source fashion_mnist(const std::string& path = "/usr/share/datasets/fashion-mnist", bool train = true);
+
+/// What a path given by a person holds: a folder with IDX files of the usual names, a folder of images, or an IDX file.
+/// @param train  which half of a data set that comes in two; a folder with sub-folders `train` and `test` (or `val`) is
+///               such a one too
+Source open_source(const std::string& path, bool train = true);
+
+/// Some samples of a source, in the order given; labels and class names come along.
+Source subset(const Source& source, std::vector<int64_t> indices);
+
+/// The same source with its decoded images kept in memory from their first reading on, up to `max_bytes` in all; the
+/// rest is read anew each time. `useful_side` applies to every reading, so that what is kept does not depend on who
+/// asked first.
+Source cached(const Source& source, int64_t max_bytes, double useful_side = 0);
+
+}  // namespace saccade::data

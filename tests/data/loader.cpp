@@ -1,0 +1,341 @@
+#include <gtest/gtest.h>
+#include <saccade/data/loader.h>
+#include <saccade/kernels/error.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <set>
+#include <thread>
+
+#include "data/folders.h"
+#include "data/goldens.h"
+
+namespace saccade::data {
+namespace {
+
+/// Images of different sizes and contents, made when they are read.
+Source made_up(int64_t count, int channels = 3) {
+  Source source;
+  source.name = "made up";
+  source.count = count;
+  source.channels = channels;
+  for (int64_t i = 0; i < count; ++i) source.labels.push_back(static_cast<int>(i % 10));
+  source.key = [](int64_t i) { return "image " + std::to_string(i); };
+  source.read = [channels](int64_t i, double, Image& out) {
+    Philox random(99, static_cast<uint64_t>(i));
+    out.resize(20 + static_cast<int>(i % 17), 31 - static_cast<int>(i % 13), channels);
+    for (auto& p : out.pixels) p = static_cast<uint8_t>(random.next_u32());
+  };
+  return source;
+}
+
+MultiCrop small_crops() { return multi_crop({{2, 16, {.14f, 1.f}}, {3, 8, {.05f, .14f}}}); }
+
+bool same_bits(const Batch& a, const Batch& b) {
+  return a.indices == b.indices && a.labels == b.labels && a.epoch == b.epoch && a.iteration == b.iteration &&
+         a.images.segments() == b.images.segments() && a.images.bytes() == b.images.bytes() &&
+         std::memcmp(a.images.raw(), b.images.raw(), a.images.bytes()) == 0;
+}
+
+TEST(MultiCrop, DescribesItsBatches) {
+  const MultiCrop crops = multi_crop({{2, 224, {.14, 1.}}, {6, 96, {.05, .14}}});
+  EXPECT_EQ(crops.crops_per_image(), 8);
+  EXPECT_EQ(crops.segments(10), (Segments{{20, 224, 224}, {60, 96, 96}}));
+  EXPECT_NEAR(crops.useful_side(), 224 / std::sqrt(.14 * .75), 1e-3);
+}
+
+TEST(MultiCrop, IsReadFromText) {
+  const auto two = parse_crops("2x224+6x96");
+  ASSERT_EQ(two.size(), 2u);
+  EXPECT_EQ(two[1].count, 6);
+  EXPECT_EQ(two[1].size, 96);
+  EXPECT_EQ(two[0].scale.low, 0.14f);
+  EXPECT_EQ(two[1].scale.high, 0.14f);
+  EXPECT_EQ(parse_crops("2x224")[0].scale.low, 0.08f);
+  EXPECT_EQ(parse_crops("2x28@0.3-1+2x16@0.1-0.3")[1].scale.low, 0.1f);
+  for (const char* wrong : {"", "2", "2x", "x4", "2x224+", "2x224@", "2x224@1", "2x224@0.5-0.1", "0x4", "2x-4",
+                            "2x224 ", "2x99999", "2x224@0.1-2"}) {
+    EXPECT_THROW(parse_crops(wrong), Error) << wrong;
+  }
+}
+
+TEST(MultiCrop, RefusesSettingsOutOfRange) {
+  EXPECT_THROW(multi_crop({}), Error);
+  MultiCrop crops = small_crops();
+  crops.blur_p = 1.5f;
+  EXPECT_THROW(crops.check(), Error);
+  crops = small_crops();
+  crops.std[1] = 0;
+  EXPECT_THROW(crops.check(), Error);
+}
+
+TEST(MultiCrop, EachAugmentationComesAsOftenAsAsked) {
+  // A red image: grayscale makes its channels equal; anything else leaves green and blue below red.
+  Image image;
+  image.resize(32, 32, 3);
+  for (size_t i = 0; i < image.pixels.size(); ++i) image.pixels[i] = i % 3 == 0 ? 200 : 40;
+  MultiCrop crops = multi_crop({{1, 8, {.5f, 1.f}}});
+  crops.hue = 0;
+  crops.saturation = 0;
+  int gray = 0, jittered = 0;
+  float out[8 * 8 * 3];
+  float* places[] = {out};
+  for (uint64_t i = 0; i < 4000; ++i) {
+    Philox random(1, i);
+    make_crops(crops, image, random, places);
+    const auto level = [&](int c) { return std::lround((out[c] * crops.std[c] + crops.mean[c]) * 255); };
+    gray += level(0) == level(1) && level(1) == level(2);
+    jittered += !(level(0) == level(1) ? level(0) == 88 : level(0) == 200);
+  }
+  EXPECT_NEAR(gray / 4000., 0.2, 0.02);
+  EXPECT_NEAR(jittered / 4000., 0.8, 0.03);
+}
+
+TEST(EvalView, TakesAnImageOfItsSizeAsItIs) {
+  const Source source = made_up(1, 1);
+  Image image;
+  image.resize(28, 28, 1);
+  for (size_t i = 0; i < image.pixels.size(); ++i) image.pixels[i] = static_cast<uint8_t>(i);
+  std::vector<float> out(28 * 28);
+  make_view({.resize = 28, .size = 28, .mean = {0, 0, 0}, .std = {1, 1, 1}}, image, out.data());
+  for (size_t i = 0; i < out.size(); ++i) ASSERT_NEAR(out[i] * 255, image.pixels[i], 1e-4);
+}
+
+TEST(EvalView, ShowsTheMiddleOfTheScaledImage) {
+  Image image;
+  image.resize(40, 80, 1);
+  for (int y = 0; y < 40; ++y) {
+    for (int x = 0; x < 80; ++x) image.row(y)[x] = static_cast<uint8_t>(2 * x + y);
+  }
+  std::vector<float> out(10 * 10);
+  make_view({.resize = 20, .size = 10, .mean = {0, 0, 0}, .std = {1, 1, 1}}, image, out.data());
+  // Scaled by 1/2 to 20 x 40; the middle begins at row 5 and column 15, which is row 10 and column 30 here, plus 0.5.
+  for (int y = 0; y < 10; ++y) {
+    for (int x = 0; x < 10; ++x)
+      ASSERT_NEAR(out[static_cast<size_t>(10 * y + x)] * 255, 4 * x + 61 + 2 * y + 10.5, 1.01);
+  }
+  EXPECT_THROW((EvalView{.resize = 10, .size = 20}.check()), Error);
+}
+
+TEST(Loader, EveryEpochHasEverySampleOnceInANewOrder) {
+  Loader loader(made_up(50), small_crops(), {.batch = 8, .drop_last = false});
+  EXPECT_EQ(loader.batches_per_epoch(), 7);
+  std::vector<int64_t> previous;
+  for (int epoch = 0; epoch < 3; ++epoch) {
+    std::vector<int64_t> seen;
+    for (int i = 0; i < 7; ++i) {
+      const Batch batch = loader.next();
+      EXPECT_EQ(batch.epoch, epoch);
+      EXPECT_EQ(batch.iteration, epoch * 7 + i);
+      EXPECT_EQ(batch.size(), i < 6 ? 8 : 2);
+      EXPECT_EQ(batch.images.segments(), small_crops().segments(batch.size()));
+      for (size_t b = 0; b < batch.indices.size(); ++b) EXPECT_EQ(batch.labels[b], batch.indices[b] % 10);
+      seen.insert(seen.end(), batch.indices.begin(), batch.indices.end());
+    }
+    EXPECT_NE(seen, previous);
+    previous = seen;
+    EXPECT_EQ(std::set<int64_t>(seen.begin(), seen.end()).size(), 50u);
+  }
+}
+
+TEST(Loader, CropsOfAnImageStandCropAfterCrop) {
+  const Source source = made_up(6);
+  const MultiCrop crops = small_crops();
+  Loader loader(source, crops, {.batch = 3, .seed = 5, .shuffle = false});
+  loader.seek(3);  // epoch 1, samples 3, 4, 5
+  const Batch batch = loader.next();
+  ASSERT_EQ(batch.indices, (std::vector<int64_t>{3, 4, 5}));
+  const auto all = batch.images.data<float>();
+  Image image;
+  for (int b = 0; b < 3; ++b) {
+    source.read(3 + b, 0, image);
+    std::vector<std::vector<float>> expected;
+    std::vector<float*> places;
+    for (int c = 0; c < 5; ++c) expected.emplace_back((c < 2 ? 256 : 64) * 3);
+    for (auto& crop : expected) places.push_back(crop.data());
+    Philox random(5, Philox::mix(1, static_cast<uint64_t>(3 + b)));
+    make_crops(crops, image, random, places);
+    for (int c = 0; c < 5; ++c) {
+      const int64_t row = c < 2 ? (c * 3 + b) * 256 : 6 * 256 + ((c - 2) * 3 + b) * 64;
+      EXPECT_EQ(std::memcmp(all.data() + row * 3, expected[c].data(), expected[c].size() * sizeof(float)), 0);
+    }
+  }
+}
+
+TEST(Loader, AnyNumberOfWorkersGivesTheSameBits) {
+  std::vector<Batch> reference;
+  for (int workers : {0, 1, 2, 4}) {
+    Loader loader(made_up(40), small_crops(), {.batch = 7, .workers = workers, .seed = 3, .prefetch = 3});
+    for (int i = 0; i < 12; ++i) {  // more than two epochs
+      Batch batch = loader.next();
+      if (workers == 0) {
+        reference.push_back(std::move(batch));
+      } else {
+        ASSERT_TRUE(same_bits(batch, reference[static_cast<size_t>(i)])) << workers << " workers, batch " << i;
+      }
+    }
+  }
+  Loader other(made_up(40), small_crops(), {.batch = 7, .seed = 4});
+  EXPECT_FALSE(same_bits(other.next(), reference[0]));
+}
+
+TEST(Loader, ResumesAnywhereWithTheSameBits) {
+  for (int workers : {0, 2}) {
+    const LoaderOptions options{.batch = 6, .workers = workers, .seed = 8};
+    Loader straight(made_up(20), small_crops(), options);
+    std::vector<Batch> all;
+    for (int i = 0; i < 8; ++i) all.push_back(straight.next());
+    EXPECT_EQ(straight.position(), 8);
+    for (int64_t from : {5, 0, 7, 3}) {
+      Loader fresh(made_up(20), small_crops(), options);
+      fresh.seek(from);
+      EXPECT_TRUE(same_bits(fresh.next(), all[static_cast<size_t>(from)])) << from;
+      straight.seek(from);
+      EXPECT_EQ(straight.position(), from);
+      EXPECT_TRUE(same_bits(straight.next(), all[static_cast<size_t>(from)])) << from;
+    }
+    EXPECT_THROW(straight.seek(-1), Error);
+  }
+}
+
+TEST(Loader, BrokenImagesAreReplacedCountedAndListed) {
+  const TemporaryFolder temporary;
+  const auto good = golden::bytes("base.jpg"), other = golden::bytes("palette.png");
+  std::vector<std::vector<uint8_t>> broken;
+  broken.push_back({});
+  broken.push_back({good.begin(), good.begin() + 300});
+  broken.push_back({other.begin(), other.end() - 20});
+  broken.push_back({'n', 'o', 't', ' ', 'a', 'n', ' ', 'i', 'm', 'a', 'g', 'e'});
+  const std::string bomb = "P6 60000 60000 255\n";
+  broken.push_back({bomb.begin(), bomb.end()});
+  std::set<int64_t> expected;
+  for (int i = 0; i < 2000; ++i) {
+    const bool is_broken = i % 10 == 3;
+    if (is_broken) expected.insert(i);
+    char name[32];
+    std::snprintf(name, sizeof name, "%c/%04d.jpg", 'a' + i / 500, i);
+    temporary.write(name, is_broken ? broken[static_cast<size_t>(i / 10 % 5)] : i % 2 ? good : other);
+  }
+  ASSERT_EQ(expected.size(), 200u);
+
+  std::vector<Batch> reference;
+  for (int workers : {0, 3}) {
+    Loader loader(folder(temporary.path.string()), small_crops(), {.batch = 50, .workers = workers, .seed = 1});
+    EXPECT_EQ(loader.describe_failures(), "");
+    for (int i = 0; i < 40; ++i) {
+      Batch batch = loader.next();
+      for (size_t b = 0; b < batch.indices.size(); ++b) {
+        EXPECT_EQ(expected.count(batch.indices[b]), 0u);
+        EXPECT_EQ(batch.labels[b], batch.indices[b] / 500);
+      }
+      if (workers == 0) {
+        reference.push_back(std::move(batch));
+      } else {
+        ASSERT_TRUE(same_bits(batch, reference[static_cast<size_t>(i)]));
+      }
+    }
+    const auto failures = loader.failures();
+    ASSERT_EQ(failures.size(), 200u);
+    for (const Failure& failure : failures) {
+      EXPECT_EQ(expected.count(failure.index), 1u);
+      EXPECT_NE(failure.reason.find(failure.key), std::string::npos) << failure.reason;
+    }
+    EXPECT_EQ(loader.describe_failures().find("200 of 2000 samples could not be read"), 0u);
+  }
+}
+
+TEST(Loader, NothingReadableIsAnErrorThatNamesTheFirstReason) {
+  for (int workers : {0, 2}) {
+    Source source = made_up(20);
+    std::atomic<bool> broken = true;
+    source.read = [&, read = source.read](int64_t i, double side, Image& out) {
+      if (broken) throw Error("sample " + std::to_string(i) + " is on a disk that is away");
+      read(i, side, out);
+    };
+    Loader loader(source, small_crops(), {.batch = 4, .workers = workers, .shuffle = false});
+    try {
+      loader.next();
+      FAIL();
+    } catch (const Error& error) {
+      EXPECT_STREQ(error.what(),
+                   "made up: none of 20 samples in a row can be read; the first: sample 0 is on a disk that is away");
+    }
+    EXPECT_EQ(loader.position(), 0);
+  }
+}
+
+TEST(Loader, WhatASourceThrowsReachesTheCallerAndTheLoaderGoesOn) {
+  for (int workers : {0, 2}) {
+    Source source = made_up(40);
+    std::atomic<int> left = 1;
+    source.read = [&, read = source.read](int64_t i, double side, Image& out) {
+      if (i == 13 && left-- > 0) throw std::bad_alloc();
+      read(i, side, out);
+    };
+    Loader loader(source, small_crops(), {.batch = 10, .workers = workers, .shuffle = false});
+    loader.next();
+    EXPECT_THROW(loader.next(), std::bad_alloc);
+    EXPECT_EQ(loader.position(), 1);
+    EXPECT_EQ(loader.next().indices[3], 13);
+    EXPECT_TRUE(loader.failures().empty());
+  }
+}
+
+TEST(Loader, ShutsDownInTheMiddleOfABatch) {
+  Source source = made_up(1000);
+  std::atomic<int> reads = 0;
+  source.read = [&, read = source.read](int64_t i, double side, Image& out) {
+    ++reads;
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    read(i, side, out);
+  };
+  {
+    Loader loader(source, small_crops(), {.batch = 100, .workers = 4, .prefetch = 5});
+    loader.next();
+  }
+  EXPECT_LT(reads, 500);
+  { const Loader never_used(source, small_crops(), {.batch = 100, .workers = 4}); }
+  Loader moved(source, small_crops(), {.batch = 4, .workers = 1});
+  Loader to = std::move(moved);
+  EXPECT_EQ(to.next().size(), 4);
+}
+
+TEST(Loader, PrefetchIsBounded) {
+  Source source = made_up(1000);
+  std::atomic<int> reads = 0;
+  source.read = [&, read = source.read](int64_t i, double side, Image& out) {
+    ++reads;
+    read(i, side, out);
+  };
+  Loader loader(source, small_crops(), {.batch = 10, .workers = 2, .prefetch = 3});
+  loader.next();
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  EXPECT_LE(reads, 30);
+}
+
+TEST(Loader, RefusesWhatCannotWork) {
+  EXPECT_THROW(Loader(made_up(10), small_crops(), {.batch = 11}), Error);
+  EXPECT_NO_THROW(Loader(made_up(10), small_crops(), {.batch = 11, .drop_last = false}));
+  EXPECT_THROW(Loader(made_up(10), small_crops(), {.batch = 0}), Error);
+  EXPECT_THROW(Loader(made_up(10), small_crops(), {.batch = 1, .workers = -1}), Error);
+  EXPECT_THROW(Loader(made_up(10), small_crops(), {.batch = 1, .prefetch = 0}), Error);
+  EXPECT_THROW(Loader(made_up(0), small_crops(), {.batch = 1, .drop_last = false}), Error);
+  EXPECT_THROW(Loader(made_up(10), MultiCrop{}, {.batch = 1}), Error);
+}
+
+TEST(Loader, EvaluationGoesThroughTheSourceInOrder) {
+  Loader loader(made_up(10, 1), EvalView{.resize = 16, .size = 12}, {.batch = 4, .drop_last = false, .shuffle = false});
+  std::vector<int64_t> seen;
+  for (int i = 0; i < 3; ++i) {
+    const Batch batch = loader.next();
+    EXPECT_EQ(batch.images.segments(), (Segments{{batch.size(), 12, 12}}));
+    EXPECT_EQ(batch.images.dim(1), 1);
+    seen.insert(seen.end(), batch.indices.begin(), batch.indices.end());
+  }
+  EXPECT_EQ(seen, (std::vector<int64_t>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}));
+}
+
+}  // namespace
+}  // namespace saccade::data
