@@ -29,14 +29,17 @@ BatchNormCall plan(const BatchNorm& spec, std::span<const Segment> segments) {
 
 void place(BatchNormCall& call, void* workspace) {
   call.partial_sums = static_cast<float*>(workspace);
-  call.coefficients = call.partial_sums + call.chunks * 2 * call.padded;
+  call.coefficients = call.partial_sums + call.chunks * BatchNormCall::partial_rows * call.padded;
 }
 
 }  // namespace
 
 size_t CpuBackend::batch_norm_workspace(const BatchNorm& spec, std::span<const Segment> segments) const {
   const BatchNormCall call = plan(spec, segments);
-  return static_cast<size_t>((call.chunks * 2 + call.segment_count * 3) * call.padded) * sizeof(float);
+  return static_cast<size_t>(
+             (call.chunks * BatchNormCall::partial_rows + call.segment_count * BatchNormCall::coefficient_rows) *
+             call.padded) *
+         sizeof(float);
 }
 
 void CpuBackend::batch_norm_forward(const BatchNorm& spec, std::span<const Segment> segments, const void* x,

@@ -34,6 +34,7 @@ struct RowKernels {
 /// One call of batch normalisation. The rows of each segment are cut into chunks of `chunk_rows` (the last may be
 /// shorter): the unit of the reductions, whatever the number of threads.
 struct BatchNormCall {
+  static constexpr int64_t partial_rows = 3, coefficient_rows = 3;
   BatchNorm spec;
   const Segment* segments;
   int64_t segment_count;
@@ -45,8 +46,8 @@ struct BatchNormCall {
   float *running_mean, *running_var;
   void *y, *dx, *dresidual;
   float *dgamma, *dbeta;
-  float* partial_sums;  ///< (chunks, 2, padded channels)
-  float* coefficients;  ///< (segments, 3, padded channels)
+  float* partial_sums;  ///< (chunks, partial_rows, padded)
+  float* coefficients;  ///< (segments, coefficient_rows, padded)
   int64_t padded;       ///< channels rounded up to whole vectors
 };
 

@@ -10,6 +10,7 @@ namespace {
 
 constexpr int64_t small_call = 16384;  ///< elements below which one thread is faster
 constexpr int64_t column_block = 64;   ///< channels finished by one thread at a time
+constexpr int64_t partials = BatchNormCall::partial_rows, coefficient_rows = BatchNormCall::coefficient_rows;
 
 struct Chunk {
   int64_t segment, row, rows;
@@ -73,63 +74,67 @@ SACCADE_INLINE void two_passes(const BatchNormCall& call, Reduce reduce, Finish 
   }
 }
 
-/// Sums of (x - first row) and of its square: shifted by a member of the data, the variance does not cancel away.
+/// A chunk's shift (the mean of its first rows), and the sums of x - shift and of its square: shifted by about the
+/// mean, the variance does not cancel away. Eight rows are added up before they join the sum: short sums lose less.
 template <class T>
 void reduce_forward(const BatchNormCall& call, int64_t index) {
   const int64_t channels = call.spec.channels;
   const Chunk chunk = locate(call, index);
   const T* x = static_cast<const T*>(call.x) + chunk.row * channels;
-  float *sums = call.partial_sums + index * 2 * call.padded, *squares = sums + call.padded;
-  for (int64_t i = 0; i < 2 * call.padded; i += width) store(sums + i, F{});
+  float* shifts = call.partial_sums + index * partials * call.padded;
+  float *sums = shifts + call.padded, *squares = sums + call.padded;
+  const int64_t first_rows = chunk.rows < 8 ? chunk.rows : 8;
+  for_vectors(channels, [=](int64_t c, auto lanes) {
+    F sum = {};
+    for (int64_t i = 0; i < first_rows; ++i) sum += load(x + i * channels + c, lanes);
+    store(shifts + c, sum * (1.f / static_cast<float>(first_rows)));
+    store(sums + c, F{});
+    store(squares + c, F{});
+  });
   for_row_groups<8>(chunk.rows, [=]<int count>(int64_t row, Count<count>) {
     for_vectors(channels, [=](int64_t c, auto lanes) {
-      const F shift = load(x + c, lanes);
-      F sum = load(sums + c), square = load(squares + c);
+      const F shift = load(shifts + c);
+      F sum = {}, square = {};
       for (int i = 0; i < count; ++i) {
         const F d = load(x + (row + i) * channels + c, lanes) - shift;
         sum += d;
         square += d * d;
       }
-      store(sums + c, sum);
-      store(squares + c, square);
+      store(sums + c, load(sums + c) + sum);
+      store(squares + c, load(squares + c) + square);
     });
   });
 }
 
 /// Joins the chunks of each segment (Chan, Golub & LeVeque 1979, in double) into mean and rstd, updates the running
 /// statistics, and writes the coefficients: mean, gamma * rstd, beta.
-template <class T>
 void finish_forward(const BatchNormCall& call, int64_t first, int64_t last) {
   const int64_t channels = call.spec.channels, count = last - first;
-  const T* x = static_cast<const T*>(call.x);
-  int64_t index = 0, row = 0;
+  int64_t index = 0;
   for (int64_t s = 0; s < call.segment_count; ++s) {
     double mean[column_block] = {}, m2[column_block] = {};
     const int64_t rows = call.segments[s].n * call.segments[s].h * call.segments[s].w;
     for (int64_t done = 0; done < rows; done += call.chunk_rows, ++index) {
       const int64_t n = rows - done < call.chunk_rows ? rows - done : call.chunk_rows;
-      const float *sums = call.partial_sums + index * 2 * call.padded + first, *squares = sums + call.padded;
-      float shift[column_block];
-      for_vectors(count, [&](int64_t c, auto lanes) {
-        store(shift + c, load(x + (row + done) * channels + first + c, lanes), lanes);
-      });
+      const float* shifts = call.partial_sums + index * partials * call.padded + first;
+      const float *sums = shifts + call.padded, *squares = sums + call.padded;
       const double inverse = 1. / static_cast<double>(n),
                    weight = static_cast<double>(n) / static_cast<double>(done + n);
       const double between = weight * static_cast<double>(done);
       for (int64_t c = 0; c < count; ++c) {
-        const double d = sums[c] * inverse, delta = shift[c] + d - mean[c];
+        const double d = sums[c] * inverse, delta = shifts[c] + d - mean[c];
         mean[c] += delta * weight;
         m2[c] += squares[c] - sums[c] * d + delta * delta * between;
       }
     }
-    row += rows;
     if (rows == 0) continue;
-    float* coefficient = call.coefficients + s * 3 * call.padded + first;
+    float* coefficient = call.coefficients + s * coefficient_rows * call.padded + first;
     const float momentum = call.spec.momentum;
     for (int64_t c = 0; c < count; ++c) {
-      const double variance = m2[c] > 0 ? m2[c] / static_cast<double>(rows) : 0;
-      const double unbiased = m2[c] > 0 ? m2[c] / static_cast<double>(rows > 1 ? rows - 1 : 1) : m2[c] * 0;
-      const float rstd = static_cast<float>(1. / __builtin_sqrt((m2[c] != m2[c] ? m2[c] : variance) + call.spec.eps));
+      const double squares = m2[c] < 0 ? 0 : m2[c];  // rounding; NaN stays
+      const double variance = squares / static_cast<double>(rows);
+      const double unbiased = squares / static_cast<double>(rows > 1 ? rows - 1 : 1);
+      const float rstd = static_cast<float>(1. / __builtin_sqrt(variance + call.spec.eps));
       const int64_t channel = first + c;
       call.mean[s * channels + channel] = static_cast<float>(mean[c]);
       call.rstd[s * channels + channel] = rstd;
@@ -149,7 +154,7 @@ template <class T, bool Relu, bool Residual>
 void apply_forward(const BatchNormCall& call, int64_t index) {
   const int64_t channels = call.spec.channels, padded = call.padded;
   const Chunk chunk = locate(call, index);
-  const float* coefficients = call.coefficients + chunk.segment * 3 * padded;
+  const float* coefficients = call.coefficients + chunk.segment * coefficient_rows * padded;
   const T* x = static_cast<const T*>(call.x) + chunk.row * channels;
   const T* residual = Residual ? static_cast<const T*>(call.residual) + chunk.row * channels : nullptr;
   T* y = static_cast<T*>(call.y) + chunk.row * channels;
@@ -159,7 +164,7 @@ void apply_forward(const BatchNormCall& call, int64_t index) {
       const F beta = load(coefficients + 2 * padded + c);
       for (int i = 0; i < count; ++i) {
         const int64_t at = (row + i) * channels + c;
-        F v = (load(x + at, lanes) - mean) * scale + beta;
+        F v = fma(load(x + at, lanes) - mean, scale, beta);
         if constexpr (Residual) v += load(residual + at, lanes);
         if constexpr (Relu) v = v < 0.f ? F{} : v;
         store(y + at, v, lanes);
@@ -173,7 +178,7 @@ void forward_of(const BatchNormCall& call) {
   auto run = [&](auto apply) {
     two_passes(
         call, [&](int64_t i) { reduce_forward<T>(call, i); },
-        [&](int64_t first, int64_t last) { finish_forward<T>(call, first, last); }, [&](int64_t i) { apply(call, i); });
+        [&](int64_t first, int64_t last) { finish_forward(call, first, last); }, [&](int64_t i) { apply(call, i); });
   };
   if (call.spec.relu) {
     call.residual ? run(apply_forward<T, true, true>) : run(apply_forward<T, true, false>);
@@ -193,7 +198,7 @@ enum class Mask { none, from_y, from_x };
 template <Mask mask, class T, class Lanes>
 SACCADE_INLINE F masked(F dy, F centred, const T* y, F scale, F beta, Lanes lanes) {
   if constexpr (mask == Mask::from_y) return load(y, lanes) > 0.f ? dy : F{};
-  if constexpr (mask == Mask::from_x) return centred * scale + beta > 0.f ? dy : F{};
+  if constexpr (mask == Mask::from_x) return fma(centred, scale, beta) > 0.f ? dy : F{};
   return dy;
 }
 
@@ -207,7 +212,7 @@ void reduce_backward(const BatchNormCall& call, int64_t index) {
   const T* y = mask == Mask::from_y ? static_cast<const T*>(call.saved_y) + offset : nullptr;
   const float *means = call.mean + chunk.segment * channels, *rstds = call.rstd + chunk.segment * channels;
   const float *gammas = call.gamma, *betas = call.beta;
-  float *sums = call.partial_sums + index * 2 * call.padded, *products = sums + call.padded;
+  float *sums = call.partial_sums + index * partials * call.padded, *products = sums + call.padded;
   for (int64_t i = 0; i < 2 * call.padded; i += width) store(sums + i, F{});
   for_row_groups<4>(chunk.rows, [=]<int count>(int64_t row, Count<count>) {
     for_vectors(channels, [=](int64_t c, auto lanes) {
@@ -215,7 +220,7 @@ void reduce_backward(const BatchNormCall& call, int64_t index) {
       F scale = {}, beta = {};
       if constexpr (mask == Mask::from_x)
         scale = load(gammas + c, lanes) * load(rstds + c, lanes), beta = load(betas + c, lanes);
-      F sum = load(sums + c), product = load(products + c);
+      F sum = {}, product = {};
       for (int i = 0; i < count; ++i) {
         const int64_t at = (row + i) * channels + c;
         const F centred = load(x + at, lanes) - mean;
@@ -223,8 +228,8 @@ void reduce_backward(const BatchNormCall& call, int64_t index) {
         sum += g;
         product += g * centred;
       }
-      store(sums + c, sum);
-      store(products + c, product);
+      store(sums + c, load(sums + c) + sum);
+      store(products + c, load(products + c) + product);
     });
   });
 }
@@ -239,11 +244,11 @@ void finish_backward(const BatchNormCall& call, int64_t first, int64_t last) {
     double sum[column_block] = {}, product[column_block] = {};
     const int64_t rows = call.segments[s].n * call.segments[s].h * call.segments[s].w;
     for (int64_t done = 0; done < rows; done += call.chunk_rows, ++index) {
-      const float *sums = call.partial_sums + index * 2 * call.padded + first, *products = sums + call.padded;
+      const float *sums = call.partial_sums + index * partials * call.padded + first, *products = sums + call.padded;
       for (int64_t c = 0; c < count; ++c) sum[c] += sums[c], product[c] += products[c];
     }
     if (rows == 0) continue;
-    float* coefficient = call.coefficients + s * 3 * call.padded + first;
+    float* coefficient = call.coefficients + s * coefficient_rows * call.padded + first;
     for (int64_t c = 0; c < count; ++c) {
       const double rstd = call.rstd[s * channels + first + c], a = call.gamma[first + c] * rstd;
       dgamma[c] += product[c] * rstd;
@@ -268,7 +273,7 @@ void apply_backward(const BatchNormCall& call, int64_t index) {
   const T* y = mask == Mask::from_y ? static_cast<const T*>(call.saved_y) + offset : nullptr;
   T* dx = static_cast<T*>(call.dx) + offset;
   T* dresidual = Residual ? static_cast<T*>(call.dresidual) + offset : nullptr;
-  const float* coefficients = call.coefficients + chunk.segment * 3 * padded;
+  const float* coefficients = call.coefficients + chunk.segment * coefficient_rows * padded;
   const float *means = call.mean + chunk.segment * channels, *rstds = call.rstd + chunk.segment * channels;
   const float *gammas = call.gamma, *betas = call.beta;
   for_row_groups<4>(chunk.rows, [=]<int count>(int64_t row, Count<count>) {

@@ -40,6 +40,16 @@ struct Part {
 };
 
 SACCADE_INLINE F splat(float value) { return F{} + value; }
+/// a * b + c in one rounding where the set has it: said outright where two places must round alike.
+SACCADE_INLINE F fma(F a, F b, F c) {
+#if defined(__AVX512F__)
+  return (F)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__AVX2__)
+  return (F)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+  return a * b + c;
+#endif
+}
 SACCADE_INLINE F max(F a, F b) { return a > b ? a : b; }
 SACCADE_INLINE F min(F a, F b) { return a < b ? a : b; }
 

@@ -1,0 +1,115 @@
+// Multi-tensor updates on the CPU against the algorithms in doubles.
+#include "arrays.h"
+
+namespace saccade::kernels {
+namespace {
+
+/// Some tensors with gradients and states, of sizes below and above what one thread takes at a time.
+struct Parameters {
+  std::vector<std::vector<float>> p, g, m, v;
+  std::vector<ParameterSlot> slots;
+  explicit Parameters(bool with_states = true) {
+    for (const int64_t n : {1, 3, 13, 48, 440, 16384, 40001}) {
+      const auto seed = static_cast<uint32_t>(n);
+      p.push_back(floats(normal(n, seed)));
+      g.push_back(floats(normal(n, seed + 1, 0, 0.1)));
+      m.push_back(std::vector<float>(static_cast<size_t>(n), 0.f));
+      v.push_back(std::vector<float>(static_cast<size_t>(n), 0.f));
+    }
+    std::fill(p[3].begin(), p[3].end(), 0.f);  // as a fresh bias: LARC leaves its gradient alone
+    std::fill(g[2].begin(), g[2].end(), 0.f);  // as a frozen tensor
+    for (size_t i = 0; i < p.size(); ++i) {
+      slots.push_back({p[i].data(), g[i].data(), with_states ? m[i].data() : nullptr,
+                       with_states ? v[i].data() : nullptr, static_cast<int64_t>(p[i].size())});
+    }
+  }
+};
+
+using Doubles = std::vector<double>;
+
+void sgd_step(const Sgd& s, Doubles& p, const Doubles& gradient, Doubles& m, bool stateless) {
+  Doubles g = gradient;
+  double pp = 0, gg = 0;
+  for (size_t i = 0; i < p.size(); ++i) pp += p[i] * p[i], gg += g[i] * g[i];
+  pp = std::sqrt(pp), gg = std::sqrt(gg);
+  const double wd = s.weight_decay;
+  if (s.trust == 0.f) {
+    for (size_t i = 0; i < p.size(); ++i) g[i] += wd * p[i];
+  } else if (pp != 0 && gg != 0) {
+    const double ratio = double{s.trust} * pp / (gg + wd * pp + double{s.larc_eps});
+    for (size_t i = 0; i < p.size(); ++i) g[i] = (g[i] + wd * p[i]) * ratio;
+  }
+  for (size_t i = 0; i < p.size(); ++i) {
+    m[i] = double{s.momentum} * m[i] + g[i];
+    p[i] -= double{s.lr} * (stateless ? g[i] : s.nesterov ? g[i] + double{s.momentum} * m[i] : m[i]);
+  }
+}
+
+class SgdVariants : public testing::TestWithParam<Sgd> {};
+
+TEST_P(SgdVariants, ThreeStepsMatchTheAlgorithm) {
+  const Sgd spec = GetParam();
+  const bool stateless = spec.momentum == 0.f;
+  Parameters parameters(!stateless);
+  std::vector<Doubles> p, g, m;
+  for (size_t i = 0; i < parameters.p.size(); ++i) {
+    p.emplace_back(parameters.p[i].begin(), parameters.p[i].end());
+    g.emplace_back(parameters.g[i].begin(), parameters.g[i].end());
+    m.emplace_back(parameters.p[i].size(), 0.);
+  }
+  for (int step = 0; step < 3; ++step) {
+    backend(Device::cpu).sgd(spec, parameters.slots);
+    for (size_t i = 0; i < p.size(); ++i) sgd_step(spec, p[i], g[i], m[i], stateless);
+  }
+  for (size_t i = 0; i < p.size(); ++i) {
+    expect_near(parameters.p[i], p[i], 1e-6, 1e-6, "parameter");
+    if (!stateless) expect_near(parameters.m[i], m[i], 1e-5, 1e-8, "momentum");
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Variants, SgdVariants,
+                         testing::Values(Sgd{.lr = 0.1f, .momentum = 0.f}, Sgd{.lr = 0.1f, .weight_decay = 1e-2f},
+                                         Sgd{.lr = 0.1f, .weight_decay = 1e-2f, .nesterov = true},
+                                         Sgd{.lr = 0.6f, .weight_decay = 1e-6f, .trust = 1e-3f},
+                                         Sgd{.lr = 0.6f, .weight_decay = 1e-2f, .trust = 1e-1f, .nesterov = true}));
+
+TEST(AdamWUpdate, FiveStepsMatchTheAlgorithm) {
+  Parameters parameters;
+  AdamW spec{.lr = 2e-3f, .weight_decay = 0.05f};
+  std::vector<Doubles> p, m, v;
+  for (const auto& tensor : parameters.p) {
+    p.emplace_back(tensor.begin(), tensor.end());
+    m.emplace_back(tensor.size(), 0.);
+    v.emplace_back(tensor.size(), 0.);
+  }
+  for (spec.step = 1; spec.step <= 5; ++spec.step) {
+    backend(Device::cpu).adamw(spec, parameters.slots);
+    for (size_t t = 0; t < p.size(); ++t) {
+      for (size_t i = 0; i < p[t].size(); ++i) {
+        const double g = parameters.g[t][i], b1 = spec.beta1, b2 = spec.beta2;
+        m[t][i] = b1 * m[t][i] + (1 - b1) * g;
+        v[t][i] = b2 * v[t][i] + (1 - b2) * g * g;
+        const double m_hat = m[t][i] / (1 - std::pow(b1, spec.step)), v_hat = v[t][i] / (1 - std::pow(b2, spec.step));
+        p[t][i] = p[t][i] * (1 - double{spec.lr} * double{spec.weight_decay}) -
+                  double{spec.lr} * m_hat / (std::sqrt(v_hat) + double{spec.eps});
+      }
+    }
+  }
+  for (size_t t = 0; t < p.size(); ++t) {
+    expect_near(parameters.p[t], p[t], 2e-6, 2e-6, "parameter");
+    expect_near(parameters.m[t], m[t], 1e-5, 1e-7, "first moment");
+    expect_near(parameters.v[t], v[t], 1e-4, 1e-9, "second moment");
+  }
+}
+
+TEST(Optimizers, ThreadsDoNotChangeABit) {
+  Parameters one, two;
+  const Sgd larc{.lr = 0.6f, .weight_decay = 1e-2f, .trust = 1e-2f};
+  with_threads(1, [&] { backend(Device::cpu).sgd(larc, one.slots); });
+  with_threads(2, [&] { backend(Device::cpu).sgd(larc, two.slots); });
+  EXPECT_EQ(one.p, two.p);
+  EXPECT_EQ(one.m, two.m);
+}
+
+}  // namespace
+}  // namespace saccade::kernels
