@@ -1,0 +1,202 @@
+#include <gtest/gtest.h>
+#include <saccade/core/io/checkpoint.h>
+#include <saccade/kernels/error.h>
+#include <saccade/ssl/trainer.h>
+#include <support/temporary_folder.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "tiny.h"
+
+namespace saccade {
+namespace {
+
+using ssl::BatchSource;
+using ssl::SwAV;
+using ssl::Trainer;
+using ssl::TrainerOptions;
+using test::TemporaryFolder;
+using testing::tiny_batch;
+
+/// 8 batches an epoch; counts what was asked for.
+struct TinyLoader {
+  int64_t at = 0, served = 0;
+  Batch next() {
+    ++served;
+    return tiny_batch(at++);
+  }
+  void seek(int64_t iteration) { at = iteration; }
+  int64_t batches_per_epoch() const { return 8; }
+};
+
+ssl::SwAVOptions with_queue() {
+  ssl::SwAVOptions options = testing::tiny_options();
+  options.queue_length = 48;
+  options.queue_start_iteration = 4;
+  options.freeze_prototypes_iterations = 6;
+  return options;
+}
+
+TrainerOptions tiny_run() {
+  TrainerOptions options{.iterations = 20, .lr = 0.3f, .warmup_iterations = 5};
+  options.health.every = 4;
+  options.health.settle_iterations = 8;
+  options.health.spectrum_embeddings = 100;
+  return options;
+}
+
+/// Every byte of the model, and all that the observers were told.
+struct Outcome {
+  std::string weights;
+  std::vector<float> losses;
+  std::vector<double> health;
+  bool operator==(const Outcome&) const = default;
+};
+
+std::string bytes_of(const SwAV& model) {
+  std::string bytes;
+  for (const NamedTensor& t : model.named_tensors())
+    bytes.append(static_cast<const char*>(t.tensor.raw()), t.tensor.bytes());
+  return bytes;
+}
+
+/// Runs to the end, or asks to stop behind iteration `stop_after`, as Ctrl-C would. Losses of all sittings are kept.
+ssl::FitResult train(Outcome& outcome, const std::filesystem::path& folder, int64_t stop_after = -1,
+                     const optim::Recipe& recipe = optim::larc_sgd()) {
+  SwAV model(testing::tiny_trunk(), with_queue(), 3);
+  Trainer trainer(model, recipe, tiny_run());
+  trainer.observe({.on_step =
+                       [&](const ssl::StepReport& r) {
+                         outcome.losses.push_back(r.loss);
+                         if (r.iteration == stop_after) std::raise(SIGINT);
+                       },
+                   .on_health =
+                       [&](const ssl::HealthReading& h) {
+                         for (const auto& m : h.metrics) outcome.health.push_back(m.value);
+                       }});
+  TinyLoader loader;
+  const auto result = trainer.fit(loader, folder);
+  outcome.weights = bytes_of(model);
+  return result;
+}
+
+TEST(Trainer, SameSeedGivesTheSameBitsAfterTwentySteps) {
+  Outcome first, second;
+  EXPECT_EQ(train(first, {}).iterations, 20);
+  train(second, {});
+  EXPECT_EQ(first.losses.size(), 20u);
+  EXPECT_TRUE(first == second);
+}
+
+TEST(Trainer, StoppedAnywhereAndResumedGivesTheBitsOfNotStopping) {
+  for (const auto& recipe : {optim::larc_sgd(), optim::adamw()}) {
+    Outcome whole;
+    train(whole, {}, -1, recipe);
+    for (const int64_t stop : {0, 3, 5, 9, 14, 18}) {
+      const TemporaryFolder folder;
+      Outcome parts;
+      EXPECT_TRUE(train(parts, folder.path(), stop, recipe).interrupted);
+      EXPECT_EQ(parts.losses.size(), static_cast<size_t>(stop + 1));
+      EXPECT_FALSE(train(parts, folder.path(), -1, recipe).interrupted);
+      EXPECT_EQ(parts.losses, whole.losses) << "stopped after " << stop;
+      EXPECT_EQ(parts.health, whole.health) << "stopped after " << stop;
+      EXPECT_TRUE(parts.weights == whole.weights) << "stopped after " << stop;
+    }
+  }
+}
+
+TEST(Trainer, GoesOnFromTheLastGoodCheckpointWhenTheNewestIsBroken) {
+  const TemporaryFolder folder;
+  Outcome whole, parts;
+  train(whole, {});
+  train(parts, folder.path(), 13);
+  const auto steps = io::checkpoint_steps(folder / "checkpoints");
+  ASSERT_EQ(steps, (std::vector<int64_t>{8, 14}));
+  std::filesystem::resize_file(folder / "checkpoints" / "step-00000014.ckpt", 1000);
+  parts = {};
+  train(parts, folder.path());
+  EXPECT_EQ(parts.losses.size(), 12u);  // from 8 on
+  EXPECT_TRUE(parts.weights == whole.weights);
+}
+
+TEST(Trainer, RefusesACheckpointOfAnotherModelOrLength) {
+  const TemporaryFolder folder;
+  Outcome outcome;
+  train(outcome, folder.path(), 3);
+  SwAV model(testing::tiny_trunk(), testing::tiny_options(), 3);  // no queue
+  TinyLoader loader;
+  EXPECT_THROW(Trainer(model, optim::larc_sgd(), tiny_run()).fit(loader, folder.path()), Error);
+  SwAV same(testing::tiny_trunk(), with_queue(), 3);
+  TrainerOptions longer = tiny_run();
+  longer.iterations = 40;
+  EXPECT_NE(test::complaint([&] {
+              Trainer(same, optim::larc_sgd(), longer).fit(loader, folder.path());
+            }).find("another folder"),
+            std::string::npos);
+}
+
+TEST(Trainer, StopsBeforeTheUpdateWhenTheLossIsNotFinite) {
+  const TemporaryFolder folder;
+  SwAV model(testing::tiny_trunk(), testing::tiny_options(), 3);
+  Trainer trainer(model, optim::larc_sgd(), tiny_run());
+  std::string said;
+  trainer.observe({.on_message = [&](const ssl::HealthMessage& m) { said += m.text(); }});
+  TinyLoader good;
+  const BatchSource source(
+      [&] {
+        Batch batch = good.next();
+        if (batch.iteration == 2) batch.images.fill(std::numeric_limits<float>::quiet_NaN());
+        return batch;
+      },
+      [&](int64_t i) { good.seek(i); }, 8);
+  EXPECT_NE(test::complaint([&] { trainer.fit(source, folder.path()); }).find("iteration 2"), std::string::npos);
+  EXPECT_NE(said.find("no longer finite"), std::string::npos) << said;
+  EXPECT_TRUE(std::filesystem::exists(folder / "not-finite.safetensors"));
+  for (const NamedTensor& t : model.named_parameters())
+    for (const float v : t.tensor.data<float>()) ASSERT_TRUE(std::isfinite(v)) << t.name;
+}
+
+TEST(Trainer, LearningRateWarmsUpAndFallsAlongACosine) {
+  SwAV model(testing::tiny_trunk(), testing::tiny_options(), 3);
+  const Trainer trainer(model, optim::larc_sgd(),
+                        {.iterations = 110,
+                         .lr = 4.8f,
+                         .final_lr_ratio = 0.001f,
+                         .warmup_start_ratio = 0.0625f,
+                         .warmup_iterations = 10});
+  EXPECT_FLOAT_EQ(trainer.learning_rate(0, 110), 0.3f);
+  EXPECT_FLOAT_EQ(trainer.learning_rate(9, 110), 4.8f);
+  EXPECT_FLOAT_EQ(trainer.learning_rate(10, 110), 4.8f);
+  EXPECT_NEAR(trainer.learning_rate(60, 110), (4.8f + 0.0048f) / 2, 1e-4f);
+  EXPECT_NEAR(trainer.learning_rate(109, 110), 0.0048f, 2e-3f);
+}
+
+TEST(Trainer, EvaluatesOnTheWayWithoutDisturbingTheRun) {
+  Outcome undisturbed;
+  train(undisturbed, {});
+  SwAV model(testing::tiny_trunk(), with_queue(), 3);
+  TrainerOptions options = tiny_run();
+  options.evaluate_every = 7;
+  options.evaluate = [&](int64_t) {
+    model.train(false);
+    model(tiny_batch(0).images);
+    return std::vector<std::pair<std::string, double>>{{"answer", 42.0}};
+  };
+  Trainer trainer(model, optim::larc_sgd(), options);
+  std::vector<int64_t> at;
+  trainer.observe({.on_evaluation = [&](int64_t iteration, const auto& numbers) {
+    at.push_back(iteration);
+    EXPECT_EQ(numbers.front().second, 42.0);
+  }});
+  TinyLoader loader;
+  trainer.fit(loader);
+  EXPECT_EQ(at, (std::vector<int64_t>{7, 14, 20}));
+  EXPECT_TRUE(bytes_of(model) == undisturbed.weights);
+}
+
+}  // namespace
+}  // namespace saccade
