@@ -61,7 +61,7 @@ ConvPlan plan_weights(const Conv2d& conv, const Segments& in) {
     const Segment o = conv.output(in[i]);
     const GroupedImages images{in[i].n, in[i].h, in[i].w, o.h, o.w};
     steps.push_back({images, offsets[i], static_cast<size_t>(chunks) * k.partial_bytes(c)});
-    chunks += k.chunks(c, images);
+    chunks += k.chunks(images);
     scratch = std::max(scratch, k.scratch_bytes(c, images));
   }
   WorkspaceLayout layout;

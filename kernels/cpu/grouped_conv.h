@@ -30,7 +30,7 @@ struct GroupedConvKernels {
 
 /// The weight gradient (of a GroupedConv in the forward sense): partial sums of chunks of images, then their sum.
 struct GroupedConvWeightKernels {
-  int64_t (*chunks)(const GroupedConv&, const GroupedImages&);        ///< that a segment is cut into
+  int64_t (*chunks)(const GroupedImages&);        ///< that a segment is cut into
   size_t (*partial_bytes)(const GroupedConv&);                        ///< for each chunk
   size_t (*scratch_bytes)(const GroupedConv&, const GroupedImages&);  ///< for each thread
   void (*partials)(const GroupedConv&, const GroupedImages&, const float* x, const float* dy, float* partial,

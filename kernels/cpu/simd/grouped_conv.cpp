@@ -136,12 +136,13 @@ Compute choose(int columns, bool padded, bool many) {
 /// How a segment is cut into jobs and tiles.
 struct Cut {
   Relation relation;
-  int columns, tiles;         // of a tile; tiles of a row
-  int at_once;                // images of a tile
-  int64_t images, band;       // images and result rows of a job
-  int64_t source_rows;        // copied rows of a job
-  int64_t row, image, plane;  // floats of the copy
-  int64_t copied_columns;
+  int columns, tiles;    // of a tile; tiles of a row
+  int at_once;           // images of a tile
+  int64_t images, band;  // images and result rows of a job
+  int64_t groups;        // of a job
+  int64_t source_rows;   // copied rows of a job
+  ChannelCopy copy;
+  int64_t copy_floats;
 
   int64_t tile_start(int tile, int64_t result_w) const {
     const int64_t even = relation == doubling ? (result_w + 1) / 2 * 2 : result_w;
@@ -149,6 +150,8 @@ struct Cut {
     return start + columns > even ? even - columns : start;  // the last tile overlaps its neighbour
   }
 };
+
+constexpr int64_t copy_target = 32 * 1024;  // floats: 128 KiB, of an L2 cache of 512 or more
 
 Cut cut(const GroupedConv& c, const GroupedImages& s) {
   Cut k{};
@@ -158,28 +161,30 @@ Cut cut(const GroupedConv& c, const GroupedImages& s) {
   k.columns = static_cast<int>((w + k.tiles - 1) / k.tiles);
   if (k.relation == doubling) k.columns = (k.columns + 1) / 2 * 2;
   k.at_once = images_at_once(k.columns);
-  k.copied_columns = (k.relation == halving ? 2 * s.result_w : s.source_w) + 2;
-  k.row = k.copied_columns * block;
-  const int64_t planes = (c.reduced + block - 1) / block, target = 6 * 1024 / planes;  // floats: 24 KiB
-  const int64_t whole = s.source_h * k.row;
-  if (whole * k.at_once <= 2 * target) {
-    k.band = s.result_h;
-    k.source_rows = s.source_h;
-    k.images = k.at_once;
-    while (k.images + k.at_once <= s.n && (k.images + k.at_once) * whole <= target && k.images < 16 * k.at_once)
+  const int64_t copied_columns = (k.relation == halving ? 2 * s.result_w : s.source_w) + 2,
+                row = copied_columns * block;
+  const int64_t planes = input_blocks(c), few = (8 + planes - 1) / planes;  // groups whose channels fill 4 cache lines
+  const int64_t whole = s.source_h * row * planes;                          // floats of an image and group
+  const int64_t fewest_rows = s.source_h < 8 ? s.source_h : 8;
+  k.groups = row * planes * fewest_rows * k.at_once * c.groups <= 2 * copy_target || few >= c.groups ? c.groups : few;
+  k.images = k.at_once < s.n ? k.at_once : s.n;
+  k.source_rows = s.source_h;
+  k.band = s.result_h;
+  if (whole * k.at_once * k.groups <= copy_target) {
+    while (k.images + k.at_once <= s.n && (k.images + k.at_once) * k.groups * whole <= copy_target)
       k.images += k.at_once;
   } else {
-    k.images = k.at_once;
-    const int64_t rows = target / (k.row * k.at_once);  // copied rows: at least 4
-    k.source_rows = rows < 4 ? 4 : rows > s.source_h ? s.source_h : rows;
-    k.band = k.relation == same_size ? k.source_rows - 2
-             : k.relation == halving ? (k.source_rows - 1) / 2
-                                     : (k.source_rows - 1) * 2;
-    if (k.band < 1) k.band = 1;
+    const int64_t rows = copy_target / (row * planes * k.at_once * k.groups);
+    k.source_rows = rows < fewest_rows ? fewest_rows : rows;
+    if (k.source_rows < s.source_h)
+      k.band = k.relation == same_size ? k.source_rows - 2
+               : k.relation == halving ? (k.source_rows - 1) / 2
+                                       : (k.source_rows - 1) * 2;
   }
-  if (k.images > s.n) k.images = s.n;
-  k.image = k.source_rows * k.row;
-  k.plane = k.images * k.image;
+  const int64_t image = k.source_rows * row;
+  k.copy = {s.source_h, s.source_w, c.groups * c.reduced,          c.reduced, copied_columns,
+            row,        image,      plane_floats(k.images * image)};
+  k.copy_floats = k.copy.plane * planes * k.groups;
   return k;
 }
 
@@ -192,65 +197,61 @@ size_t packed_weights_bytes(const GroupedConv& c) {
 void pack_weights(const GroupedConv& c, const float* w, float* packed) {
   const int lanes = lanes_of(c);
   const bool turn = c.gradient && c.stride == 1;
-  for (int64_t g = 0; g < c.groups; ++g)
-    for (int64_t b = 0; b < result_blocks(c); ++b)
-      for (int64_t ky = 0; ky < 3; ++ky)
-        for (int64_t r = 0; r < c.reduced; ++r)
-          for (int64_t kx = 0; kx < 3; ++kx)
-            for (int64_t l = 0; l < lanes; ++l) {
-              const int64_t p = b * lanes + l, tap = turn ? 8 - ky * 3 - kx : ky * 3 + kx;
-              const int64_t index = c.gradient ? ((g * c.reduced + r) * 9 + tap) * c.produced + p
-                                               : ((g * c.produced + p) * 9 + tap) * c.reduced + r;
-              *packed++ = p < c.produced ? w[index] : 0.f;
-            }
+  const int64_t blocks = result_blocks(c);
+#pragma omp parallel for schedule(static) if (c.groups * blocks > 16)
+  for (int64_t i = 0; i < c.groups * blocks; ++i) {
+    const int64_t g = i / blocks, first = i % blocks * lanes;
+    float* to = packed + i * 9 * c.reduced * lanes;
+    for (int64_t ky = 0; ky < 3; ++ky)
+      for (int64_t r = 0; r < c.reduced; ++r)
+        for (int64_t kx = 0; kx < 3; ++kx)
+          for (int64_t p = first; p < first + lanes; ++p) {
+            const int64_t tap = turn ? 8 - ky * 3 - kx : ky * 3 + kx;
+            const int64_t index = c.gradient ? ((g * c.reduced + r) * 9 + tap) * c.produced + p
+                                             : ((g * c.produced + p) * 9 + tap) * c.reduced + r;
+            *to++ = p < c.produced ? w[index] : 0.f;
+          }
+  }
 }
 
 size_t images_scratch_bytes(const GroupedConv& c, const GroupedImages& s) {
-  return static_cast<size_t>(cut(c, s).plane * ((c.reduced + block - 1) / block)) * sizeof(float);
+  return static_cast<size_t>(cut(c, s).copy_floats) * sizeof(float);
 }
 
+/// Result rows [from, to) of images [first, end) and one group, from its copy.
 template <Relation relation, int lanes>
-void run_job(const GroupedConv& c, const GroupedImages& s, const Cut& k, const float* source, const float* packed,
-             float* result, float* copy, int64_t first_image, int64_t first_row, int64_t group) {
-  const int64_t images = s.n - first_image < k.images ? s.n - first_image : k.images;
-  const int64_t end_row = first_row + k.band < s.result_h ? first_row + k.band : s.result_h;
-  const Rows rows = source_rows(relation, first_row, end_row, s.source_h);
-  for (int64_t b = 0; b * block < c.reduced; ++b) {
-    const int64_t count = c.reduced - b * block < block ? c.reduced - b * block : block;
-    copy_rows<block>({s.source_h, s.source_w, c.groups * c.reduced, group * c.reduced + b * block, count, k.image,
-                      k.row, k.copied_columns},
-                     source, first_image, images, rows, copy + b * k.plane);
-  }
-
+void run_group(const GroupedConv& c, const GroupedImages& s, const Cut& k, const float* copy, Rows copied,
+               const float* packed, float* result, int64_t first, int64_t end, int64_t from, int64_t to, int64_t group,
+               Ahead& ahead) {
   const int64_t channels = c.groups * c.produced;
   const bool padded = k.tiles > 1;
   const Compute many = choose<relation, lanes>(k.columns, padded, true),
                 one = choose<relation, lanes>(k.columns, padded, false);
   Tile t{};
-  t.image = k.image, t.plane = k.plane, t.channels = c.reduced;
+  t.image = k.copy.image, t.plane = k.copy.plane, t.channels = c.reduced;
   t.pixel = channels, t.result_image = s.result_h * s.result_w * channels;
   for (int64_t b = 0; b < result_blocks(c); ++b) {
     const float* weights = packed + (group * result_blocks(c) + b) * 9 * c.reduced * lanes;
     t.lanes = static_cast<int>(c.produced - b * lanes < lanes ? c.produced - b * lanes : lanes);
-    for (int64_t y = first_row; y < end_row; ++y) {
+    for (int64_t y = from; y < to; ++y) {
       t.taps = 0;
       for (int64_t ky = 0; ky < 3; ++ky) {
         const int64_t place = relation == same_size ? y + ky - 1 : relation == halving ? 2 * y + ky - 1 : y - ky + 1;
         if (place < 0 || (relation == doubling && place % 2)) continue;
-        const int64_t from = relation == doubling ? place / 2 : place;
-        if (from >= s.source_h) continue;
-        t.row[t.taps] = (from - rows.from) * k.row;
+        const int64_t row = relation == doubling ? place / 2 : place;
+        if (row >= s.source_h) continue;
+        t.row[t.taps] = (row - copied.from) * k.copy.row;
         t.weights[t.taps++] = weights + ky * c.reduced * 3 * lanes;
       }
       for (int tile = 0; tile < k.tiles; ++tile) {
         const int64_t x = k.tile_start(tile, s.result_w);
         const int64_t under = relation == same_size ? x : relation == halving ? 2 * x : x / 2;
         t.columns = static_cast<int>(s.result_w - x < k.columns ? s.result_w - x : k.columns);
-        for (int64_t n = 0; n < images;) {
-          const bool full = images - n >= k.at_once;
-          t.source = copy + n * k.image + (1 + under) * block;
-          t.result = result + (((first_image + n) * s.result_h + y) * s.result_w + x) * channels + group * c.produced +
-                     b * lanes;
+        for (int64_t n = first; n < end;) {
+          const bool full = end - n >= k.at_once;
+          t.source = copy + (n - first) * k.copy.image + (1 + under) * block;
+          t.result = result + ((n * s.result_h + y) * s.result_w + x) * channels + group * c.produced + b * lanes;
+          ahead.step();
           (full ? many : one)(t);
           n += full ? k.at_once : 1;
         }
@@ -259,19 +260,57 @@ void run_job(const GroupedConv& c, const GroupedImages& s, const Cut& k, const f
   }
 }
 
-template <int lanes>
+template <Relation relation, int lanes>
 void run_images(const GroupedConv& c, const GroupedImages& s, const float* source, const float* packed, float* result,
                 float* scratch) {
   const Cut k = cut(c, s);
-  const int64_t image_jobs = (s.n + k.images - 1) / k.images, bands = (s.result_h + k.band - 1) / k.band;
-  const int64_t jobs = image_jobs * bands * c.groups, copy_floats = k.plane * ((c.reduced + block - 1) / block);
-  const auto job = k.relation == same_size ? run_job<same_size, lanes>
-                   : k.relation == halving ? run_job<halving, lanes>
-                                           : run_job<doubling, lanes>;
+  const int64_t blocks = (s.n + k.images - 1) / k.images, bands = (s.result_h + k.band - 1) / k.band,
+                parts = (c.groups + k.groups - 1) / k.groups;
+  const int64_t jobs = blocks * bands * parts;
+  struct Job {
+    int64_t first, end, from, to, group, end_group;
+    Rows rows;
+  };
+  const auto job_at = [&](int64_t i) {
+    Job j{};
+    j.first = i / parts / bands * k.images, j.from = i / parts % bands * k.band, j.group = i % parts * k.groups;
+    j.end = j.first + k.images < s.n ? j.first + k.images : s.n;
+    j.to = j.from + k.band < s.result_h ? j.from + k.band : s.result_h;
+    j.end_group = j.group + k.groups < c.groups ? j.group + k.groups : c.groups;
+    j.rows = source_rows(relation, j.from, j.to, s.source_h);
+    return j;
+  };
 #pragma omp parallel for schedule(static)
-  for (int64_t i = 0; i < jobs; ++i)
-    job(c, s, k, source, packed, result, scratch + omp_get_thread_num() * copy_floats, i / c.groups / bands * k.images,
-        i / c.groups % bands * k.band, i % c.groups);
+  for (int64_t i = 0; i < jobs; ++i) {
+    const Job j = job_at(i);
+    Ahead ahead;
+    if (parts == 1 && i + 1 < jobs) {
+      const Job next = job_at(i + 1);
+      ahead.add(source, s.source_h, s.source_w, c.groups * c.reduced, next.first, next.end, next.rows, false);
+      ahead.add(result, s.result_h, s.result_w, c.groups * c.produced, next.first, next.end, {next.from, next.to},
+                true);
+      ahead.spread_over(c.groups * result_blocks(c) * (j.to - j.from) * k.tiles *
+                        ((j.end - j.first + k.at_once - 1) / k.at_once));
+    }
+    float* copy = scratch + omp_get_thread_num() * k.copy_floats;
+    copy_rows<block>(k.copy, source, j.first, j.end - j.first, j.rows, j.group, j.end_group - j.group, copy);
+    for (int64_t g = j.group; g < j.end_group; ++g)
+      run_group<relation, lanes>(c, s, k, copy + (g - j.group) * input_blocks(c) * k.copy.plane, j.rows, packed, result,
+                                 j.first, j.end, j.from, j.to, g, ahead);
+  }
+}
+
+template <int lanes>
+void run_images(const GroupedConv& c, const GroupedImages& s, const float* source, const float* packed, float* result,
+                float* scratch) {
+  switch (relation_of(c)) {
+    case same_size:
+      return run_images<same_size, lanes>(c, s, source, packed, result, scratch);
+    case halving:
+      return run_images<halving, lanes>(c, s, source, packed, result, scratch);
+    case doubling:
+      return run_images<doubling, lanes>(c, s, source, packed, result, scratch);
+  }
 }
 
 void images(const GroupedConv& c, const GroupedImages& s, const float* source, const float* packed, float* result,

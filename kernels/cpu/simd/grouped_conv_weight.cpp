@@ -20,36 +20,48 @@ constexpr int inputs = 4;
 constexpr int inputs = 2;
 #endif
 
-int64_t input_blocks(const GroupedConv& c) { return (c.reduced + block - 1) / block; }
 int64_t partial_floats_of_job(const GroupedConv& c) { return 9 * input_blocks(c) * block * lanes_of(c); }
 
-/// Images of one step of copies, or rows of it where an image is too large; and its sizes in floats.
+/// Groups of a job; images of one of its steps of copies, or rows of it where an image is too large.
 struct Step {
-  int64_t images, band, x_rows;
-  int64_t x_row, x_image, x_plane, dy_row, dy_image;
-  int64_t floats;
+  int64_t groups, images, band;
+  ChannelCopy x, dy;
+  int64_t x_floats, floats;
 };
 
-Step step_of(const GroupedConv& c, const GroupedImages& s, int lanes) {
+constexpr int64_t copies_target = 32 * 1024;  // floats: 128 KiB, of an L2 cache of 512 or more
+
+Step step_of(const GroupedConv& c, const GroupedImages& s) {
   Step k{};
-  const int64_t x_columns = (c.stride == 2 ? 2 * s.result_w : s.source_w) + 2;
-  k.x_row = x_columns * block;
-  k.dy_row = (s.result_w + 2) * lanes;
-  const int64_t x_whole = s.source_h * k.x_row * input_blocks(c), dy_whole = s.result_h * k.dy_row;
-  constexpr int64_t target = 6 * 1024;  // floats: 24 KiB
+  const int64_t lanes = lanes_of(c);
+  const int64_t x_columns = (c.stride == 2 ? 2 * s.result_w : s.source_w) + 2, dy_columns = s.result_w + 2;
+  const int64_t x_row = x_columns * block, dy_row = dy_columns * lanes;
+  const int64_t x_planes = input_blocks(c), dy_planes = result_blocks(c);
+  const int64_t few = (8 + x_planes - 1) / x_planes;  // groups whose channels fill 4 cache lines
+  const int64_t whole = s.source_h * x_row * x_planes + s.result_h * dy_row * dy_planes;
+  const int64_t a_row = c.stride * x_row * x_planes + dy_row * dy_planes;
+  const int64_t fewest_rows = s.result_h < 4 ? s.result_h : 4;
+  k.groups = a_row * fewest_rows * c.groups <= 2 * copies_target || few >= c.groups ? c.groups : few;
   k.images = 1;
-  if (x_whole + dy_whole <= 2 * target) {
-    k.band = s.result_h, k.x_rows = s.source_h;
-    while (k.images < s.n && (k.images + 1) * (x_whole + dy_whole) <= target) ++k.images;
+  k.band = s.result_h;
+  int64_t x_rows = s.source_h;
+  if (whole * k.groups <= copies_target) {
+    while (k.images < s.n && (k.images + 1) * k.groups * whole <= copies_target) ++k.images;
   } else {
-    const int64_t fit = target / (c.stride * k.x_row * input_blocks(c) + k.dy_row);
-    k.band = fit < 1 ? 1 : fit < s.result_h ? fit : s.result_h;
-    k.x_rows = (k.band - 1) * c.stride + 3;
+    const int64_t fit = copies_target / k.groups / a_row;
+    k.band = fit < fewest_rows ? fewest_rows : fit;
+    if (k.band >= s.result_h) {
+      k.band = s.result_h;
+    } else {
+      x_rows = (k.band - 1) * c.stride + 3;
+    }
   }
-  k.x_image = k.x_rows * k.x_row;
-  k.x_plane = k.images * k.x_image;
-  k.dy_image = k.band * k.dy_row;
-  k.floats = k.x_plane * input_blocks(c) + k.images * k.dy_image;
+  k.x = {s.source_h, s.source_w, c.groups * c.reduced, c.reduced,
+         x_columns,  x_row,      x_rows * x_row,       plane_floats(k.images * x_rows * x_row)};
+  k.dy = {s.result_h, s.result_w, c.groups * c.produced, c.produced,
+          dy_columns, dy_row,     k.band * dy_row,       plane_floats(k.images * k.band * dy_row)};
+  k.x_floats = k.x.plane * x_planes * k.groups;
+  k.floats = k.x_floats + k.dy.plane * dy_planes * k.groups;
   return k;
 }
 
@@ -57,7 +69,7 @@ Step step_of(const GroupedConv& c, const GroupedImages& s, int lanes) {
 /// `columns` output places give.
 template <int stride, int lanes>
 void accumulate(const float* x, const float* dy, const Step& k, int64_t images, int64_t rows, int64_t columns,
-                int first, float* gradient) {
+                int first, float* gradient, Ahead& ahead) {
   using V = typename Vector<lanes>::type;
   V sum[3][inputs];
 #pragma GCC unroll 3
@@ -67,8 +79,9 @@ void accumulate(const float* x, const float* dy, const Step& k, int64_t images, 
       sum[kx][c] = *reinterpret_cast<const V*>(gradient + (kx * block + first + c) * lanes);
   for (int64_t n = 0; n < images; ++n)
     for (int64_t y = 0; y < rows; ++y) {
-      const float* value = x + n * k.x_image + y * stride * k.x_row + first;
-      const float* d = dy + n * k.dy_image + y * k.dy_row;
+      ahead.step();
+      const float* value = x + n * k.x.image + y * stride * k.x.row + first;
+      const float* d = dy + n * k.dy.image + y * k.dy.row;
       for (int64_t p = 0; p < columns; ++p, value += stride * block, d += lanes) {
         if constexpr (stride == 1) {
           const V right = *reinterpret_cast<const V*>(d + lanes), here = *reinterpret_cast<const V*>(d),
@@ -94,63 +107,75 @@ void accumulate(const float* x, const float* dy, const Step& k, int64_t images, 
     for (int c = 0; c < inputs; ++c) *reinterpret_cast<V*>(gradient + (kx * block + first + c) * lanes) = sum[kx][c];
 }
 
-/// gradient: (kernel row, input block, kernel column, 8, lanes) of one job.
+/// One group and block of output channels: adds to gradient (kernel row, input block, kernel column, 8, lanes) what the
+/// copied output rows [from, to) of some images give.
 template <int stride, int lanes>
-void run_job(const GroupedConv& c, const GroupedImages& s, const Step& k, const float* x, const float* dy,
-             int64_t first_image, int64_t end_image, int64_t group, int64_t out_block, float* copy, float* gradient) {
-  for (int64_t i = 0; i < partial_floats_of_job(c); ++i) gradient[i] = 0.f;
-  float* dy_copy = copy + k.x_plane * input_blocks(c);
-  const int64_t outputs = c.produced - out_block * lanes < lanes ? c.produced - out_block * lanes : lanes;
-  const ChannelCopy copy_dy{
-      s.result_h, s.result_w, c.groups * c.produced, group * c.produced + out_block * lanes, outputs,
-      k.dy_image, k.dy_row,   s.result_w + 2};
-  for (int64_t n = first_image; n < end_image; n += k.images)
-    for (int64_t from = 0; from < s.result_h; from += k.band) {
-      const int64_t images = end_image - n < k.images ? end_image - n : k.images;
-      const int64_t to = from + k.band < s.result_h ? from + k.band : s.result_h;
-      const Rows rows = source_rows(stride == 1 ? same_size : halving, from, to, s.source_h);
-      for (int64_t b = 0; b < input_blocks(c); ++b) {
-        const int64_t count = c.reduced - b * block < block ? c.reduced - b * block : block;
-        copy_rows<block>({s.source_h, s.source_w, c.groups * c.reduced, group * c.reduced + b * block, count, k.x_image,
-                          k.x_row, k.x_row / block},
-                         x, n, images, rows, copy + b * k.x_plane);
+void run_group(const GroupedConv& c, const GroupedImages& s, const Step& k, const float* x, const float* dy,
+               int64_t images, int64_t from, int64_t to, Rows copied, float* gradient, Ahead& ahead) {
+  for (int64_t ky = 0; ky < 3; ++ky) {
+    // Output rows y with a source row y * stride + ky - 1 in the image.
+    const int64_t low = from * stride + ky - 1 < 0 ? from + 1 : from;
+    int64_t high = to;
+    while (high > low && (high - 1) * stride + ky - 1 >= s.source_h) --high;
+    if (high <= low) continue;
+    const float* x_row = x + (low * stride + ky - 1 - copied.from) * k.x.row + block;
+    const float* dy_row = dy + (low - from) * k.dy.row + lanes;
+    for (int64_t b = 0; b < input_blocks(c); ++b)
+      for (int first = 0; first < block; first += inputs)
+        accumulate<stride, lanes>(x_row + b * k.x.plane, dy_row, k, images, high - low,
+                                  stride == 1 ? s.source_w : s.result_w, first,
+                                  gradient + (ky * input_blocks(c) + b) * 3 * block * lanes, ahead);
+  }
+}
+
+template <int stride, int lanes>
+void run_chunks(const GroupedConv& c, const GroupedImages& s, int64_t chunks, const float* x, const float* dy,
+                float* partial, float* scratch) {
+  constexpr Relation relation = stride == 1 ? same_size : halving;
+  const Step k = step_of(c, s);
+  const int64_t outs = result_blocks(c), parts = (c.groups + k.groups - 1) / k.groups;
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < chunks * parts; ++i) {
+    const int64_t chunk = i / parts, group = i % parts * k.groups,
+                  groups = k.groups < c.groups - group ? k.groups : c.groups - group;
+    const int64_t first = s.n * chunk / chunks, end = s.n * (chunk + 1) / chunks;
+    float* gradient = partial + (chunk * c.groups + group) * outs * partial_floats_of_job(c);
+    for (int64_t j = 0; j < groups * outs * partial_floats_of_job(c); ++j) gradient[j] = 0.f;
+    float* x_copy = scratch + omp_get_thread_num() * k.floats;
+    float* dy_copy = x_copy + k.x_floats;
+    for (int64_t n = first; n < end; n += k.images)
+      for (int64_t from = 0; from < s.result_h; from += k.band) {
+        const int64_t images = end - n < k.images ? end - n : k.images;
+        const int64_t to = from + k.band < s.result_h ? from + k.band : s.result_h;
+        const Rows rows = source_rows(relation, from, to, s.source_h);
+        copy_rows<block>(k.x, x, n, images, rows, group, groups, x_copy);
+        copy_rows<lanes>(k.dy, dy, n, images, {from, to}, group, groups, dy_copy);
+        Ahead ahead;
+        const bool last_band = to == s.result_h;
+        if (parts == 1 && (!last_band || n + images < s.n)) {
+          const int64_t next = last_band ? n + images : n, next_end = next + k.images < s.n ? next + k.images : s.n;
+          const int64_t low = last_band ? 0 : to, high = low + k.band < s.result_h ? low + k.band : s.result_h;
+          ahead.add(x, s.source_h, s.source_w, c.groups * c.reduced, next, next_end,
+                    source_rows(relation, low, high, s.source_h), false);
+          ahead.add(dy, s.result_h, s.result_w, c.groups * c.produced, next, next_end, {low, high}, false);
+          ahead.spread_over(groups * outs * 3 * input_blocks(c) * (block / inputs) * images * (to - from));
+        }
+        for (int64_t j = 0; j < groups * outs; ++j)
+          run_group<stride, lanes>(c, s, k, x_copy + j / outs * input_blocks(c) * k.x.plane, dy_copy + j * k.dy.plane,
+                                   images, from, to, rows, gradient + j * partial_floats_of_job(c), ahead);
       }
-      copy_rows<lanes>(copy_dy, dy, n, images, {from, to}, dy_copy);
-      for (int64_t ky = 0; ky < 3; ++ky) {
-        // Output rows y with a source row y * stride + ky - 1 in the image.
-        const int64_t low = from * stride + ky - 1 < 0 ? from + 1 : from;
-        int64_t high = to;
-        while (high > low && (high - 1) * stride + ky - 1 >= s.source_h) --high;
-        if (high <= low) continue;
-        const float* x_row = copy + (low * stride + ky - 1 - rows.from) * k.x_row + block;
-        const float* dy_row = dy_copy + (low - from) * k.dy_row + lanes;
-        for (int64_t b = 0; b < input_blocks(c); ++b)
-          for (int first = 0; first < block; first += inputs)
-            accumulate<stride, lanes>(x_row + b * k.x_plane, dy_row, k, images, high - low,
-                                      stride == 1 ? s.source_w : s.result_w, first,
-                                      gradient + (ky * input_blocks(c) + b) * 3 * block * lanes);
-      }
-    }
+  }
 }
 
 template <int lanes>
 void run_chunks(const GroupedConv& c, const GroupedImages& s, int64_t chunks, const float* x, const float* dy,
                 float* partial, float* scratch) {
-  const Step k = step_of(c, s, lanes);
-  const int64_t blocks = result_blocks(c), jobs = chunks * c.groups * blocks;
-  const auto job = c.stride == 1 ? run_job<1, lanes> : run_job<2, lanes>;
-#pragma omp parallel for schedule(static)
-  for (int64_t i = 0; i < jobs; ++i) {
-    const int64_t chunk = i / (c.groups * blocks), group = i / blocks % c.groups;
-    job(c, s, k, x, dy, s.n * chunk / chunks, s.n * (chunk + 1) / chunks, group, i % blocks,
-        scratch + omp_get_thread_num() * k.floats, partial + i * partial_floats_of_job(c));
-  }
+  (c.stride == 1 ? run_chunks<1, lanes> : run_chunks<2, lanes>)(c, s, chunks, x, dy, partial, scratch);
 }
 
-int64_t weight_chunks(const GroupedConv& c, const GroupedImages& s) {
-  const int64_t wanted = 64 / (c.groups * result_blocks(c));
-  const int64_t chunks = wanted < 8 ? 8 : wanted;
-  return chunks < s.n ? chunks : s.n;
+int64_t weight_chunks(const GroupedImages& s) {
+  constexpr int64_t most = 16;  // enough for as many threads; each costs a copy of the weights
+  return s.n < most ? s.n : most;
 }
 
 size_t weight_partial_bytes(const GroupedConv& c) {
@@ -158,12 +183,12 @@ size_t weight_partial_bytes(const GroupedConv& c) {
 }
 
 size_t weight_scratch_bytes(const GroupedConv& c, const GroupedImages& s) {
-  return static_cast<size_t>(step_of(c, s, lanes_of(c)).floats) * sizeof(float);
+  return static_cast<size_t>(step_of(c, s).floats) * sizeof(float);
 }
 
 void weight_partials(const GroupedConv& c, const GroupedImages& s, const float* x, const float* dy, float* partial,
                      float* scratch) {
-  const int64_t chunks = weight_chunks(c, s);
+  const int64_t chunks = weight_chunks(s);
   if constexpr (widest_lanes == 16) {
     if (lanes_of(c) == 16) return run_chunks<16>(c, s, chunks, x, dy, partial, scratch);
   }
