@@ -68,14 +68,6 @@ void save_safetensors(const std::filesystem::path& path, std::span<const NamedTe
     const size_t size_a = size_of(a->tensor.dtype()), size_b = size_of(b->tensor.dtype());
     return size_a != size_b ? size_a > size_b : a->name < b->name;
   });
-  std::vector<std::string_view> names;
-  for (const NamedTensor* each : order) names.push_back(each->name);
-  std::sort(names.begin(), names.end());
-  if (const auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end())
-    throw Error(fmt::format("save_safetensors: the name '{}' is given twice", *twice));
-  if (std::binary_search(names.begin(), names.end(), "__metadata__"))
-    throw Error("save_safetensors: no tensor can be called __metadata__");
-
   std::string header = "{";
   if (!metadata.empty()) {
     header += "\"__metadata__\":{";
@@ -93,7 +85,7 @@ void save_safetensors(const std::filesystem::path& path, std::span<const NamedTe
   if (header.back() == ',') header.pop_back();
   header += '}';
   header.resize((sizeof(uint64_t) + header.size() + 63) / 64 * 64 - sizeof(uint64_t), ' ');
-  if (header.size() > 100'000'000) throw Error("save_safetensors: the header would be larger than 100 MB");
+  parse_safetensors_header(header, position);  // what could not be read is not written: names given twice, above all
 
   write_file_atomically(path, [&](AtomicFile& file) {
     const uint64_t length = header.size();

@@ -17,7 +17,7 @@ namespace {
 using nlohmann::json;
 
 constexpr uint64_t kLargestHeader = 100'000'000;
-constexpr size_t kHighestRank = 64, kMostMetadata = 65'536;
+constexpr size_t kHighestRank = 64, kMostMetadata = 65'536, kLongestString = size_t{4} << 20;
 constexpr std::string_view kMetadata = "__metadata__";
 
 struct Type {
@@ -167,11 +167,25 @@ uint64_t bytes_of(const SafetensorsEntry& entry) {
   return bytes;
 }
 
+/// The JSON parser holds a string several times over when it breaks off inside it.
+void check_lengths(std::string_view text) {
+  size_t opened = 0;
+  bool inside = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '"' && !std::exchange(inside, !inside)) opened = i;
+    if (inside && i - opened > kLongestString) throw Error("has a string of more than 4 MiB");
+    if (inside && text[i] == '\\') ++i;
+  }
+}
+
 }  // namespace
 
 SafetensorsHeader parse_safetensors_header(std::string_view text, uint64_t data_bytes) try {
   if (const size_t first = text.find_first_not_of(" \t\r\n"); first == text.npos || text[first] != '{')
     throw Error("does not begin with a {");  // the parser would skip a byte order mark
+  if (text.size() > kLargestHeader)
+    throw Error(fmt::format("is too large: {} bytes, at most {} are allowed", text.size(), kLargestHeader));
+  check_lengths(text);
   HeaderReader reader;
   json::sax_parse(text.begin(), text.end(), &reader);
 

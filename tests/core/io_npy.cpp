@@ -24,7 +24,7 @@ std::string file_of(const std::string& header, size_t data_bytes) {
 }
 
 TEST(Npy, WritesTheBytesThatNumPyWrites) {
-  // numpy.save of numpy.arange(6, dtype=numpy.float32).reshape(2, 3), numpy 2.1
+  // numpy.save of numpy.arange(6, dtype=numpy.float32).reshape(2, 3), numpy 2.4
   std::string expected =
       file_of("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }" + std::string(58, ' ') + '\n', 0);
   for (const float value : {0.f, 1.f, 2.f, 3.f, 4.f, 5.f}) expected.append(reinterpret_cast<const char*>(&value), 4);
