@@ -144,19 +144,20 @@ std::vector<std::pair<std::string, std::string>> name_map(const Module& module, 
     return t.name.starts_with("layer1.") || t.name.starts_with("trunk.layer1.");
   });
   std::vector<std::pair<std::string, std::string>> map;
+  static const std::regex queue(R"(queue\d+)");
   for (const NamedTensor& t : tensors)
-    map.emplace_back(t.name, foreign(t.name.starts_with("trunk.") ? t.name.substr(6) : t.name, names, resnet));
+    if (!std::regex_match(t.name, queue))
+      map.emplace_back(t.name, foreign(t.name.starts_with("trunk.") ? t.name.substr(6) : t.name, names, resnet));
   return map;
 }
 
 std::vector<NamedTensor> state_dict(const Module& module, Names names) {
   const DeviceScope device(Device::cpu);
-  const std::vector<NamedTensor> tensors = module.named_tensors();
-  const auto map = name_map(module, names);
+  std::map<std::string, Tensor> tensors;
+  for (const NamedTensor& t : module.named_tensors()) tensors[t.name] = t.tensor;
   std::vector<NamedTensor> result;
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    const auto& [ours, theirs] = map[i];
-    result.push_back({theirs, to_foreign(ours, tensors[i].tensor.to(Device::cpu))});
+  for (const auto& [ours, theirs] : name_map(module, names)) {
+    result.push_back({theirs, to_foreign(ours, tensors.at(ours).to(Device::cpu))});
     constexpr std::string_view variance = "running_var";
     if (!theirs.ends_with(variance)) continue;
     result.push_back(
@@ -182,11 +183,11 @@ LoadReport load_state_dict(Module& module, const std::vector<NamedTensor>& tenso
   }
   LoadReport report;
   std::vector<std::pair<Tensor, Tensor>> copies;  // to, from
-  const std::vector<NamedTensor> own = module.named_tensors();
-  const auto map = name_map(module, names);
-  for (size_t i = 0; i < own.size(); ++i) {
-    const auto& [ours, tensor] = own[i];
-    const auto found = given.find(unwrap(map[i].second));
+  std::map<std::string, Tensor> own;
+  for (const NamedTensor& t : module.named_tensors()) own[t.name] = t.tensor;
+  for (const auto& [ours, their_name] : name_map(module, names)) {
+    const Tensor& tensor = own.at(ours);
+    const auto found = given.find(unwrap(their_name));
     if (found == given.end()) {
       report.missing.push_back(ours);
       continue;

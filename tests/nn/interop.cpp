@@ -22,6 +22,7 @@ class Model : public Module {
     add_child("projection_head",
               std::make_shared<ProjectionHead>(std::vector<int64_t>{8, 8, 4}, true, Init{seed, "h"}));
     add_child("prototypes", std::make_shared<Prototypes>(6, 4, Init{seed, "p"}));
+    add_buffer("queue0", Tensor::full({16, 4}, static_cast<float>(seed)));
   }
 
  protected:
@@ -219,8 +220,10 @@ TEST(Interop, AWholeModelGoesThroughSwavNames) {
   Model to(tiny, 2);
   EXPECT_TRUE(load_state_dict(to, state_dict(from, Names::swav), Names::swav).complete());
   const auto a = from.named_tensors(), b = to.named_tensors();
-  for (size_t i = 0; i < a.size(); ++i)
-    EXPECT_EQ(std::memcmp(a[i].tensor.raw(), b[i].tensor.raw(), a[i].tensor.bytes()), 0) << a[i].name;
+  for (size_t i = 0; i < a.size(); ++i) {
+    const bool same = std::memcmp(a[i].tensor.raw(), b[i].tensor.raw(), a[i].tensor.bytes()) == 0;
+    EXPECT_EQ(same, a[i].name != "queue0") << a[i].name;  // the queue stays behind
+  }
 }
 
 }  // namespace
