@@ -1,5 +1,41 @@
 #pragma once
 
+/// @file
 /// The whole library in one include.
 
-#include <saccade/kernels/dtype.h>
+#include <saccade/core/allocator.h>
+#include <saccade/core/autograd.h>
+#include <saccade/core/batch.h>
+#include <saccade/core/io/atomic_file.h>
+#include <saccade/core/io/checkpoint.h>
+#include <saccade/core/io/input_file.h>
+#include <saccade/core/io/npy.h>
+#include <saccade/core/io/safetensors.h>
+#include <saccade/core/layer.h>
+#include <saccade/core/named_tensor.h>
+#include <saccade/core/ops.h>
+#include <saccade/core/random.h>
+#include <saccade/core/tensor.h>
+#include <saccade/data/augment.h>
+#include <saccade/data/decode.h>
+#include <saccade/data/image.h>
+#include <saccade/data/loader.h>
+#include <saccade/data/multi_crop.h>
+#include <saccade/data/source.h>
+#include <saccade/nn/heads.h>
+#include <saccade/nn/init.h>
+#include <saccade/nn/interop.h>
+#include <saccade/nn/layers.h>
+#include <saccade/nn/module.h>
+#include <saccade/nn/optim/optimizer.h>
+#include <saccade/nn/regnet.h>
+#include <saccade/nn/resnet.h>
+#include <saccade/nn/schedule.h>
+#include <saccade/nn/trunk.h>
+#include <saccade/ssl/eval/features.h>
+#include <saccade/ssl/eval/fine_tune.h>
+#include <saccade/ssl/eval/knn.h>
+#include <saccade/ssl/eval/linear_probe.h>
+#include <saccade/ssl/health.h>
+#include <saccade/ssl/swav.h>
+#include <saccade/ssl/trainer.h>

@@ -1,5 +1,19 @@
-#include <saccade/kernels/dtype.h>
+#include <saccade/saccade.h>
 
 #include <cstdio>
+#include <cstdlib>
 
-int main() { std::printf("%d\n", static_cast<int>(saccade::DType::f32)); }
+using namespace saccade;
+
+int main(int argc, char** argv) {
+  if (argc != 3) return std::puts("usage: learn FOLDER EPOCHS"), 2;
+
+  auto trunk = nn::regnet("y_400mf");
+  ssl::SwAV model(trunk, {.prototypes = 512, .hidden = 1024, .dim = 128});
+  data::Loader loader(data::folder(argv[1]), data::multi_crop({{2, 96, {.14, 1}}, {4, 48, {.05, .14}}}), {.batch = 64});
+  ssl::Trainer trainer(model, optim::larc_sgd(), {.epochs = std::atoi(argv[2]), .lr = 0.15f});
+  trainer.observe({.on_step = [](const ssl::StepReport& s) { std::printf("%ld: %.3f\n", s.iteration, s.loss); },
+                   .on_message = [](const ssl::HealthMessage& m) { std::puts(m.text().c_str()); }});
+  trainer.fit(loader, "run");  // goes on from the checkpoint in that folder, if there is one
+  io::save_safetensors("trunk.safetensors", nn::state_dict(*trunk, nn::Names::timm));
+}
