@@ -31,35 +31,30 @@ SACCADE_INLINE void for_images(const Segment* segments, int64_t count, int64_t c
   }
 }
 
-/// Sums of term(element, lanes) over the pixels of an image, a channel: four registers of channels at a time, pixels in
-/// order.
+/// Sums of term(element, lanes) over the pixels of an image, for each channel. Rows are walked whole and four at a
+/// time, so that memory is read in order and each running sum is loaded once for four terms.
 template <class Term, class Write>
 SACCADE_INLINE void sum_pixels(int64_t pixels, int64_t channels, Term term, Write write) {
-  int64_t c = 0;
-  for (; c + 4 * width <= channels; c += 4 * width) {
-    F a = {}, b = {}, d = {}, e = {};
-    for (int64_t p = 0; p < pixels; ++p) {
-      const int64_t at = p * channels + c;
-      a += term(at, Full{});
-      b += term(at + width, Full{});
-      d += term(at + 2 * width, Full{});
-      e += term(at + 3 * width, Full{});
-    }
-    write(c, a, Full{});
-    write(c + width, b, Full{});
-    write(c + 2 * width, d, Full{});
-    write(c + 3 * width, e, Full{});
-  }
-  for_vectors(channels - c, [=](int64_t i, auto lanes) {
-    F a = {}, b = {};
+  constexpr int64_t most = 512;
+  float sums[most];
+  for (int64_t first = 0; first < channels; first += most) {
+    const int64_t count = channels - first < most ? channels - first : most;
+    for (int64_t c = 0; c < count; c += width) store(sums + c, F{});
     int64_t p = 0;
-    for (; p + 2 <= pixels; p += 2) {
-      a += term(p * channels + c + i, lanes);
-      b += term((p + 1) * channels + c + i, lanes);
+    for (; p + 4 <= pixels; p += 4) {
+      for_vectors(count, [&](int64_t c, auto lanes) {
+        const int64_t at = p * channels + first + c;
+        const F two = term(at, lanes) + term(at + channels, lanes);
+        store(sums + c, load(sums + c) + (two + (term(at + 2 * channels, lanes) + term(at + 3 * channels, lanes))));
+      });
     }
-    if (p < pixels) a += term(p * channels + c + i, lanes);
-    write(c + i, a + b, lanes);
-  });
+    for (; p < pixels; ++p) {
+      for_vectors(count, [&](int64_t c, auto lanes) {
+        store(sums + c, load(sums + c) + term(p * channels + first + c, lanes));
+      });
+    }
+    for_vectors(count, [&](int64_t c, auto lanes) { write(first + c, load(sums + c), lanes); });
+  }
 }
 
 void average_forward(const Segment* segments, int64_t count, int64_t channels, DType dtype, const void* x,
