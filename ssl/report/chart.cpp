@@ -1,0 +1,193 @@
+#include <fmt/format.h>
+#include <saccade/ssl/report/chart.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace saccade::ssl {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+/// From data to the page, along one axis.
+struct Axis {
+  double from, to;    // data
+  double start, end;  // page
+  double step = 1;    // between ticks
+  double at(double value) const { return start + (value - from) / (to - from) * (end - start); }
+};
+
+/// The largest of 1, 2, 5 x 10^n that gives at most so many steps.
+double tick_step(double range, int at_most) {
+  const double rough = range / at_most, power = std::pow(10, std::floor(std::log10(rough)));
+  for (const double factor : {1., 2., 5.})
+    if (factor * power >= rough) return factor * power;
+  return 10 * power;
+}
+
+std::string tick_text(double value, double step) {
+  if (std::abs(value) < step * 1e-6) return "0";
+  if (std::abs(value) >= 1e6 && step >= 1e4) return fmt::format("{:g}M", std::round(value / 1e4) / 100);
+  if (std::abs(value) >= 1e4 && step >= 10) return fmt::format("{:g}k", std::round(value / 10) / 100);
+  if (std::abs(value) < 1e-3) return fmt::format("{:.3g}", value);
+  return fmt::format("{:.{}f}", value, std::clamp(static_cast<int>(-std::floor(std::log10(step) + 1e-9)), 0, 6));
+}
+
+/// A point of a drawn line: the mean of the values that fall on it, and their range.
+struct Point {
+  double x, y, low, high;
+};
+
+/// Runs of points without a gap, at most `most` points in all.
+std::vector<std::vector<Point>> reduce(const Series& series, size_t most) {
+  const size_t n = std::min(series.x.size(), series.y.size()), stride = std::max<size_t>(1, (n + most - 1) / most);
+  std::vector<std::vector<Point>> runs(1);
+  for (size_t first = 0; first < n; first += stride) {
+    Point p{0, 0, kInfinity, -kInfinity};
+    double count = 0;
+    for (size_t i = first; i < std::min(n, first + stride); ++i) {
+      if (!std::isfinite(series.y[i]) || !std::isfinite(series.x[i])) continue;
+      p.x += series.x[i];
+      p.y += series.y[i];
+      p.low = std::min(p.low, series.y[i]);
+      p.high = std::max(p.high, series.y[i]);
+      ++count;
+    }
+    if (count > 0) {
+      p.x /= count;
+      p.y /= count;
+      runs.back().push_back(p);
+    } else if (!runs.back().empty()) {
+      runs.emplace_back();
+    }
+  }
+  if (runs.back().empty()) runs.pop_back();
+  return runs;
+}
+
+std::string draw_series(const std::vector<std::vector<Point>>& runs, const Axis& x, const Axis& y, size_t number,
+                        bool range) {
+  std::string svg;
+  for (const std::vector<Point>& run : runs) {
+    std::string line, above, below;
+    for (const Point& p : run) {
+      line += fmt::format("{}{:.1f} {:.1f}", line.empty() ? "M" : "L", x.at(p.x), y.at(p.y));
+      above += fmt::format("{}{:.1f} {:.1f}", above.empty() ? "M" : "L", x.at(p.x), y.at(p.high));
+    }
+    for (auto p = run.rbegin(); p != run.rend(); ++p) below += fmt::format("L{:.1f} {:.1f}", x.at(p->x), y.at(p->low));
+    if (range) svg += fmt::format("<path class=\"range s{}\" d=\"{}{}Z\"/>", number, above, below);
+    svg += fmt::format("<path class=\"line s{}\" d=\"{}\"/>", number, line);
+    if (run.size() <= 40)
+      for (const Point& p : run)
+        svg += fmt::format("<circle class=\"dot s{}\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"2.5\"/>", number, x.at(p.x),
+                           y.at(p.y));
+  }
+  return svg;
+}
+
+}  // namespace
+
+std::string html_text(std::string_view text) {
+  std::string safe;
+  for (const char c : text) switch (c) {
+      case '&':
+        safe += "&amp;";
+        break;
+      case '<':
+        safe += "&lt;";
+        break;
+      case '>':
+        safe += "&gt;";
+        break;
+      case '"':
+        safe += "&quot;";
+        break;
+      default:
+        if (static_cast<unsigned char>(c) >= ' ' || c == '\n') safe += c;
+    }
+  return safe;
+}
+
+std::string render_chart(const Chart& chart, int width, int height) {
+  std::vector<std::vector<std::vector<Point>>> lines;
+  double x_low = kInfinity, x_high = -kInfinity, y_low = kInfinity, y_high = -kInfinity;
+  std::string description;
+  for (const Series& series : chart.series) {
+    lines.push_back(reduce(series, static_cast<size_t>(width) / 2));
+    for (const auto& run : lines.back())
+      for (const Point& p : run) {
+        x_low = std::min(x_low, p.x);
+        x_high = std::max(x_high, p.x);
+        y_low = std::min(y_low, p.low);
+        y_high = std::max(y_high, p.high);
+      }
+    if (!lines.back().empty()) {
+      const Point& last = lines.back().back().back();
+      description += fmt::format("{}: {:.4g} at {} {:.0f}. ", series.name, last.y, chart.x_label, last.x);
+    }
+  }
+  std::string svg =
+      fmt::format(R"(<svg class="chart" viewBox="0 0 {} {}" role="img"><title>{}</title><desc>{}</desc>)", width,
+                  height, html_text(chart.title), html_text(description.empty() ? "No values yet." : description));
+  if (y_low > y_high)
+    return svg + fmt::format(R"(<text class="empty" x="{}" y="{}">no values yet</text></svg>)", width / 2, height / 2);
+
+  if (x_high <= x_low) x_low -= .5, x_high += .5;
+  const double spare = y_high > y_low ? 0.06 * (y_high - y_low) : std::max(std::abs(y_high) * 0.05, 1e-3);
+  y_low -= spare, y_high += spare;
+  Axis y{y_low, y_high, static_cast<double>(height) - 26, 10, tick_step(y_high - y_low, height / 40)};
+  double widest = 0;
+  for (double tick = std::ceil(y_low / y.step) * y.step; tick <= y_high; tick += y.step)
+    widest = std::max(widest, static_cast<double>(tick_text(tick, y.step).size()));
+  const double left = 12 + 6.4 * widest;
+  Axis x{x_low, x_high, left, static_cast<double>(width) - 12, tick_step(x_high - x_low, width / 80)};
+
+  for (const BandRange& band : chart.bands) {
+    const double from = y.at(std::clamp(band.from, y_low, y_high)), to = y.at(std::clamp(band.to, y_low, y_high));
+    if (from > to)
+      svg += fmt::format(R"(<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>)",
+                         name_of(band.band), x.start, to, x.end - x.start, from - to);
+  }
+  for (double tick = std::ceil(y_low / y.step) * y.step; tick <= y_high; tick += y.step)
+    svg += fmt::format(R"(<line class="grid" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>)"
+                       R"(<text class="tick end" x="{:.1f}" y="{:.1f}">{}</text>)",
+                       x.start, x.end, y.at(tick), y.at(tick), x.start - 6, y.at(tick) + 3.5, tick_text(tick, y.step));
+  svg += fmt::format(R"(<line class="axis" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>)", x.start, x.end, y.start,
+                     y.start);
+  for (double tick = std::ceil(x_low / x.step) * x.step; tick <= x_high; tick += x.step)
+    svg += fmt::format(R"(<text class="tick {}" x="{:.1f}" y="{:.1f}">{}</text>)",
+                       x.at(tick) > x.end - 14 ? "end" : "middle", std::min(x.at(tick), x.end), y.start + 17,
+                       tick_text(tick, x.step));
+  for (size_t i = 0; i < lines.size(); ++i)
+    svg += draw_series(lines[i], x, y, i % 5, chart.series[i].x.size() > static_cast<size_t>(width) / 2);
+  return svg + "</svg>";
+}
+
+std::vector<BandRange> health_bands(std::string_view metric) {
+  constexpr Band warn = Band::warn, alarm = Band::alarm;
+  if (metric == "spread") return {{warn, 0.1, 0.5}, {alarm, -kInfinity, 0.1}};
+  if (metric == "common direction") return {{warn, 0.5, 0.9}, {alarm, 0.9, kInfinity}};
+  if (metric == "assignment entropy") return {{warn, 0.95, 0.99}, {alarm, 0.99, kInfinity}};
+  if (metric == "prediction marginal") return {{warn, -kInfinity, 0.8}};
+  if (metric == "spectrum slope") return {{warn, 2, kInfinity}};
+  if (metric == "view margin") return {{alarm, -kInfinity, 0.02}};
+  if (metric == "loss since queue") return {{alarm, 0.02, kInfinity}};
+  return {};
+}
+
+std::string health_note(std::string_view metric) {
+  if (metric == "loss gap") return "ln K minus the loss. It should grow; near 0 the loss tells the views nothing.";
+  if (metric == "spread") return "How evenly embeddings fill their sphere. Near 1 is healthy, below 0.1 collapsed.";
+  if (metric == "common direction") return "What all embeddings share. Near 0 is healthy, above 0.9 collapsed.";
+  if (metric == "assignment entropy") return "Softness of the assignments. About 0.8 is healthy, 1 says nothing.";
+  if (metric == "prediction marginal") return "Whether all prototypes are predicted. Near 1 is healthy.";
+  if (metric == "effective rank") return "Dimensions in use (RankMe). Compare within one recipe only.";
+  if (metric == "spectrum slope") return "Decay of the eigenvalues (alpha-ReQ). Near 1 is healthy.";
+  if (metric == "view margin") return "How much closer two views of one image are than two of any.";
+  if (metric == "Sinkhorn error") return "How far prototypes are from equal use after the iterations. Checks numerics.";
+  if (metric == "loss since queue") return "Change of the loss since the queue came into use. It should fall.";
+  return "";
+}
+
+}  // namespace saccade::ssl

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <saccade/ssl/health.h>
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace saccade::ssl {
+
+/// A line of a chart. Points that are not finite break the line.
+struct Series {
+  std::string name;
+  std::vector<double> x, y;
+};
+
+/// A range of y values and what it means for the health of a run.
+struct BandRange {
+  Band band;
+  double from, to;  ///< infinite where it has no end
+};
+
+struct Chart {
+  std::string title;
+  std::string x_label = "iteration", y_label;
+  std::vector<Series> series;
+  std::vector<BandRange> bands = {};  ///< what lies in none is healthy
+  std::string note = {};              ///< a line below: how to read it
+};
+
+/// The chart as an inline SVG element of that size in CSS pixels (it scales with its box), with a title and a
+/// description for screen readers. Colours are the page's CSS variables. Long series are drawn as the mean of each
+/// pixel or two and its range.
+std::string render_chart(const Chart& chart, int width, int height);
+
+/// The warn and alarm ranges of a HealthMetric by name, empty where a metric is judged by its history.
+std::vector<BandRange> health_bands(std::string_view metric);
+/// How to read that metric, in a sentence.
+std::string health_note(std::string_view metric);
+
+/// Text made safe inside HTML and its attributes.
+std::string html_text(std::string_view text);
+
+}  // namespace saccade::ssl
