@@ -141,9 +141,11 @@ void run(benchmark::State& state, const Shape& shape, ConvPass pass, const std::
   for (const Segment& s : shape.in) output_rows += c.output(s).rows(), flops += c.flops(s);
   const Floats x(static_cast<size_t>(total_rows(shape.in) * c.in_channels)),
       y(static_cast<size_t>(output_rows * c.out_channels)), w(static_cast<size_t>(c.weight_elements()));
-  const cpu::ConvPlan plan = way == "onednn" ? cpu::plan_onednn(c, shape.in, pass)
-                             : way == "own"  ? cpu::plan_grouped(c, shape.in, pass)
-                                             : cpu::conv_plan(c, shape.in, pass);
+  const cpu::ConvPlan plan = way == "unfold"    ? cpu::plan_unfold(c, shape.in, pass)
+                             : way == "product" ? cpu::plan_pointwise(c, shape.in, pass)
+                             : way == "onednn"  ? cpu::plan_onednn(c, shape.in, pass)
+                             : way == "own"     ? cpu::plan_grouped(c, shape.in, pass)
+                                                : cpu::conv_plan(c, shape.in, pass);
   const Floats workspace(plan.workspace / sizeof(float) + 1);
   const float* a = pass == ConvPass::backward_data ? y.data : x.data;
   const float* b = pass == ConvPass::backward_weight ? y.data : w.data;
@@ -171,8 +173,11 @@ int main(int argc, char** argv) {
   for (const Shape& shape : shapes)
     for (const auto& [pass_name, pass] : passes) {
       if (pass == ConvPass::backward_data && shape.conv.in_channels <= 3) continue;  // images need no gradient
-      for (const char* way : {"chosen", "onednn", "own"}) {
-        if (std::string(way) == "own" && !cpu::grouped_is_possible(shape.conv)) continue;
+      for (const char* way : {"chosen", "onednn", "own", "product", "unfold"}) {
+        const std::string_view name = way;
+        if (name == "own" && !cpu::grouped_is_possible(shape.conv)) continue;
+        if (name == "product" && !cpu::is_pointwise(shape.conv)) continue;
+        if (name == "unfold" && (cpu::is_pointwise(shape.conv) || !cpu::unfold_is_possible(shape.conv, pass))) continue;
         benchmark::RegisterBenchmark(fmt::format("{}/{}/{}", shape.name, pass_name, way).c_str(), run, shape, pass,
                                      std::string(way))
             ->Unit(benchmark::kMillisecond)

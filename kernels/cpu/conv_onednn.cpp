@@ -13,26 +13,6 @@ using namespace onednn;
 using Desc = dnnl::memory::desc;
 using Tag = dnnl::memory::format_tag;
 
-/// A 1x1 convolution of all segments as one product over their pixel rows.
-ConvPlan plan_matmul(const Conv2d& conv, int64_t rows, ConvPass pass) {
-  const DType t = conv.dtype;
-  const int64_t ic = conv.in_channels, oc = conv.out_channels;
-  if (pass == ConvPass::forward) {  // y (rows, oc) = x (rows, ic) w^T
-    const MatMulPlan& product = matmul_plan({rows, oc, ic, false, true, 1.f, 0.f, t, t}, false);
-    return {product.workspace,
-            [&product](const void* x, const void* w, void* y, void* ws) { product.run(x, w, nullptr, y, ws); }};
-  }
-  if (pass == ConvPass::backward_data) {  // dx (rows, ic) = dy (rows, oc) w
-    const MatMulPlan& product = matmul_plan({rows, ic, oc, false, false, 1.f, 0.f, t, t}, false);
-    return {product.workspace,
-            [&product](const void* dy, const void* w, void* dx, void* ws) { product.run(dy, w, nullptr, dx, ws); }};
-  }
-  // dw (oc, ic) = dy^T x
-  const MatMulPlan& product = matmul_plan({oc, ic, rows, true, false, 1.f, 0.f, t, t}, false);
-  return {product.workspace,
-          [&product](const void* x, const void* dy, void* dw, void* ws) { product.run(dy, x, nullptr, dw, ws); }};
-}
-
 /// oneDNN's convolution of one segment in NHWC, weights in the format that it likes best.
 struct SegmentConv {
   Desc src, weights, dst, scratch;
@@ -179,7 +159,6 @@ ConvPlan plan_weights(const Conv2d& conv, const Segments& in) {
 
 ConvPlan plan_onednn(const Conv2d& conv, const Segments& in, ConvPass pass) {
   try {
-    if (conv.is_matmul()) return plan_matmul(conv, total_rows(in), pass);
     if (pass == ConvPass::backward_weight) return plan_weights(conv, in);
     return plan_images(conv, in, pass);
   } catch (const dnnl::error& error) {

@@ -42,6 +42,15 @@ const ConvPlan& conv_plan(const Conv2d&, std::span<const Segment> in, ConvPass);
 /// By oneDNN: any convolution.
 ConvPlan plan_onednn(const Conv2d&, const Segments& in, ConvPass);
 
+/// 1x1 as one matrix product over the pixel rows of all segments; with a stride, over copies of those it lands on.
+ConvPlan plan_pointwise(const Conv2d&, const Segments& in, ConvPass);
+bool is_pointwise(const Conv2d&);
+
+/// The inputs under the kernel copied out for every output pixel, then one matrix product: dense, not the data
+/// gradient.
+ConvPlan plan_unfold(const Conv2d&, const Segments& in, ConvPass);
+bool unfold_is_possible(const Conv2d&, ConvPass);
+
 /// By our own kernels: 3x3, padding 1, stride 1 or 2, f32, as many input as output groups' channels as you like, few
 /// being what they are made for.
 ConvPlan plan_grouped(const Conv2d&, const Segments& in, ConvPass);

@@ -2,6 +2,8 @@
 #include <saccade/kernels/cpu/conv_plan.h>
 #include <saccade/kernels/cpu/cpu_backend.h>
 
+#include <algorithm>
+
 #include "onednn.h"
 
 namespace saccade::kernels {
@@ -26,10 +28,31 @@ struct ConvKeyHash {
   }
 };
 
-/// Chosen by measurement: see grouped_conv.h.
+/// Chosen by measurement (bench/conv; one thread of a Zen 4, f32):
+/// - grouped 3x3: our own kernels are 1.0 to 3 times as fast as oneDNN (the table in grouped_conv.h), but not in weight
+///   gradients of wide groups;
+/// - dense 3x3 with more weights than pixels can pay for (ResNet's last stage on small crops): own 1.3 times in forward
+///   and data gradient, unfolding 1.8 times in the weight gradient; elsewhere oneDNN is at 85 to 115 % of the peak;
+/// - 1x1: one product over all segments 1.0 to 1.3 times, with stride 2 (of gathered rows) 1.1 to 1.7 times; but
+///   oneDNN's convolution for few channels: 1.1 to 1.4 times, weight gradients below 128 x 128 1.1 to 1.8 times.
 ConvPlan make_plan(const ConvKey& key) {
-  return grouped_is_possible(key.conv) && key.conv.groups > 1 ? plan_grouped(key.conv, key.in, key.pass)
-                                                              : plan_onednn(key.conv, key.in, key.pass);
+  const Conv2d& c = key.conv;
+  const int64_t narrow = std::min(c.in_channels, c.out_channels);
+  if (is_pointwise(c)) {
+    const bool few = key.pass == ConvPass::backward_weight ? c.weight_elements() <= 128 * 128
+                     : key.pass == ConvPass::forward       ? narrow < 48 && c.stride == 1
+                                                           : narrow < 48;
+    return few ? plan_onednn(c, key.in, key.pass) : plan_pointwise(c, key.in, key.pass);
+  }
+  int64_t rows = 0;
+  for (const Segment& s : key.in) rows += c.output(s).rows();
+  const bool heavy = c.groups == 1 && c.kernel == 3 && rows <= 2 * c.in_channels;
+  if (heavy && unfold_is_possible(c, key.pass) && key.pass == ConvPass::backward_weight)
+    return plan_unfold(c, key.in, key.pass);
+  const int64_t widest = key.pass == ConvPass::backward_weight ? 32 : 64;
+  const bool grouped = c.groups > 1 && std::max(c.in_channels, c.out_channels) / c.groups <= widest;
+  if ((heavy || grouped) && grouped_is_possible(c)) return plan_grouped(c, key.in, key.pass);
+  return plan_onednn(c, key.in, key.pass);
 }
 
 }  // namespace

@@ -318,7 +318,7 @@ void images(const GroupedConv& c, const GroupedImages& s, const float* source, c
   if constexpr (widest_lanes == 16) {
     if (lanes_of(c) == 16) return run_images<16>(c, s, source, packed, result, scratch);
   }
-  run_images<8>(c, s, source, packed, result, scratch);
+  run_images<narrow_lanes>(c, s, source, packed, result, scratch);
 }
 
 }  // namespace

@@ -9,11 +9,11 @@ namespace {
 
 constexpr int64_t block = 8;  // source channels of a copied block
 #ifdef __AVX512F__
-constexpr int max_accumulators = 16, widest_lanes = 16;
+constexpr int max_accumulators = 16, widest_lanes = 16, narrow_lanes = 8;
 #elif defined(__AVX2__)
-constexpr int max_accumulators = 12, widest_lanes = 8;
+constexpr int max_accumulators = 12, widest_lanes = 8, narrow_lanes = 8;
 #else
-constexpr int max_accumulators = 6, widest_lanes = 8;
+constexpr int max_accumulators = 10, widest_lanes = 4, narrow_lanes = 4;
 #endif
 constexpr int max_columns = 8;
 
@@ -25,9 +25,9 @@ struct Vector {
 /// How source and result columns (and rows) are related.
 enum Relation { same_size, halving, doubling };
 
-/// Produced channels in one register: 16 where groups fill them, else 8.
+/// Produced channels in one register: the widest where groups fill it.
 inline int lanes_of(const GroupedConv& c) {
-  return widest_lanes == 16 && (c.produced % 16 == 0 || c.produced % 16 > 8) ? 16 : 8;
+  return widest_lanes == 16 && (c.produced % 16 == 0 || c.produced % 16 > 8) ? 16 : narrow_lanes;
 }
 
 inline int64_t result_blocks(const GroupedConv& c) { return (c.produced + lanes_of(c) - 1) / lanes_of(c); }

@@ -14,10 +14,8 @@ namespace {
 
 #ifdef __AVX512F__
 constexpr int inputs = 8;  // input channels whose gradients are in registers together
-#elif defined(__AVX2__)
-constexpr int inputs = 4;
 #else
-constexpr int inputs = 2;
+constexpr int inputs = 4;
 #endif
 
 int64_t partial_floats_of_job(const GroupedConv& c) { return 9 * input_blocks(c) * block * lanes_of(c); }
@@ -192,7 +190,7 @@ void weight_partials(const GroupedConv& c, const GroupedImages& s, const float* 
   if constexpr (widest_lanes == 16) {
     if (lanes_of(c) == 16) return run_chunks<16>(c, s, chunks, x, dy, partial, scratch);
   }
-  run_chunks<8>(c, s, chunks, x, dy, partial, scratch);
+  run_chunks<narrow_lanes>(c, s, chunks, x, dy, partial, scratch);
 }
 
 void weight_sum(const GroupedConv& c, int64_t chunks, float* partial, float* dw) {
