@@ -105,7 +105,7 @@ Tensor to_foreign(const std::string& name, const Tensor& t) {
 }
 
 Tensor from_foreign(const Tensor& given, const Shape& ours) {
-  const Tensor t = given.to(DType::f32);
+  Tensor t = given.to(DType::f32);
   if (ours.size() != 4) return t;
   return swap_inner(t, ours[0], ours[3], ours[1] * ours[2], ours);
 }
@@ -133,8 +133,8 @@ std::string_view name_of(Names names) {
 Names names_of(std::string_view word) {
   const auto* const found = std::ranges::find(words, word, &std::pair<Names, std::string_view>::second);
   if (found != words.end()) return found->first;
-  std::vector<std::string_view> known;
-  for (const auto& entry : words) known.push_back(entry.second);
+  std::array<std::string_view, words.size()> known;
+  std::ranges::transform(words, known.begin(), &std::pair<Names, std::string_view>::second);
   fail(fmt::format("state dict: no names are called \"{}\"; there are {}", word, fmt::join(known, ", ")));
 }
 
@@ -208,8 +208,8 @@ LoadReport load_state_dict(Module& module, const std::vector<NamedTensor>& tenso
 }
 
 Names guess_names(const Module& module, const std::vector<NamedTensor>& tensors) {
-  std::vector<std::string> given;
-  for (const NamedTensor& t : tensors) given.push_back(unwrap(t.name));
+  std::vector<std::string> given(tensors.size());
+  std::ranges::transform(tensors, given.begin(), [](const NamedTensor& t) { return unwrap(t.name); });
   std::ranges::sort(given);
   Names best = Names::torchvision;
   std::ptrdiff_t most = -1;

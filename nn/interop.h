@@ -28,7 +28,8 @@ std::string_view name_of(Names names);
 Names names_of(std::string_view word);
 
 /// Every parameter and buffer: our name, and its name there. A leading "trunk." (a whole model's trunk) is dropped:
-/// elsewhere a trunk stands at the root. "fc" is the classifier. Throws where the other program has no such thing.
+/// elsewhere a trunk stands at the root. "fc" is the classifier. SwAV's queues (queue0, queue1)
+/// are left out: other programs do not keep them there. Throws where the other program has no such thing.
 std::vector<std::pair<std::string, std::string>> name_map(const Module& module, Names names);
 
 /// Parameters and buffers as the other program stores them: convolution weights (out, in / groups, k, k), those of

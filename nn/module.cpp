@@ -84,14 +84,14 @@ Tensor Module::add_buffer(std::string name, Tensor tensor) {
   return tensor;
 }
 
-void Module::adopt(std::string name, std::shared_ptr<Module> child) {
+void Module::adopt(const std::string& name, std::shared_ptr<Module> child) {
   check_free(name);
   if (!child) fail(fmt::format("module: no module was given for the name \"{}\"", name));
   if (!child->name_.empty() && child->name_ != name)
     fail(fmt::format("module: the child \"{}\" already belongs to a parent, as \"{}\"", name, child->name_));
   child->name_ = name;
   child->train(training_);
-  children_.emplace_back(std::move(name), std::move(child));
+  children_.emplace_back(name, std::move(child));
 }
 
 }  // namespace saccade::nn

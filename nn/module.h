@@ -55,14 +55,14 @@ class Module {
   Tensor add_parameter(std::string name, Tensor tensor);
   Tensor add_buffer(std::string name, Tensor tensor);
   template <class M>
-  std::shared_ptr<M> add_child(std::string name, std::shared_ptr<M> child) {
+  std::shared_ptr<M> add_child(const std::string& name, std::shared_ptr<M> child) {
     adopt(name, child);
     return child;
   }
   /// @}
 
  private:
-  void adopt(std::string name, std::shared_ptr<Module> child);
+  void adopt(const std::string& name, std::shared_ptr<Module> child);
   void check_free(const std::string& name) const;
   std::vector<NamedTensor> named(bool with_parameters, bool with_buffers) const;
 

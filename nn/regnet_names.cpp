@@ -142,8 +142,8 @@ void override_one(RegNetSpec& spec, std::string_view key, std::string_view value
 }  // namespace
 
 std::vector<std::string> regnet_names() {
-  std::vector<std::string> names;
-  for (const Model& model : models) names.emplace_back(model.name);
+  std::vector<std::string> names(models.size());
+  std::ranges::transform(models, names.begin(), [](const Model& model) { return std::string(model.name); });
   return names;
 }
 

@@ -90,7 +90,7 @@ void Optimizer::load_state(const std::vector<NamedTensor>& state) {
   const auto take = [&](const std::string& name, const Shape& shape, DType dtype) {
     const auto found = given.find(name);
     if (found == given.end()) return Tensor();
-    const Tensor t = found->second;
+    Tensor t = found->second;
     if (t.shape() != shape || t.dtype() != dtype)
       fail(fmt::format("optimizer state: {} is {} {}, expected {} {}", name, name_of(t.dtype()), to_string(t.shape()),
                        name_of(dtype), to_string(shape)));

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <tuple>
 #include <vector>
 
 namespace saccade::optim {
@@ -51,7 +52,9 @@ class Optimizer {
   struct Common {
     float lr = 0.f, weight_decay = 0.f;
     int64_t step = 1;  ///< 1 always unless counts_steps
-    friend auto operator<=>(const Common&, const Common&) = default;
+    friend bool operator<(const Common& a, const Common& b) {
+      return std::tie(a.lr, a.weight_decay, a.step) < std::tie(b.lr, b.weight_decay, b.step);
+    }
   };
   virtual void update(Device device, const Common& common, const std::vector<kernels::ParameterSlot>& slots) = 0;
 
