@@ -46,15 +46,21 @@ T* at_least(std::vector<T>& memory, size_t count) {
 }
 
 /// Weights of a triangle as wide as the reduction (but at least one pixel each side), normalised in double and rounded
-/// to fixed point, as Pillow does. Direction 1 also gets each weight four times.
+/// to fixed point, as Pillow does. Direction 0 is down, 1 across, which also gets each weight four times.
 FilterTable triangle_filter(int inputs, int outputs, bool mirror, int direction) {
   Scratch& memory = scratch();
   const double scale = static_cast<double>(inputs) / outputs;
   const double support = std::max(scale, 1.0);
   int taps = static_cast<int>(2 * support) + 1;
-  if (direction == 1) taps = (taps + 3) / 4 * 4;
-  int32_t* first = at_least(memory.first[direction], static_cast<size_t>(outputs));
-  int32_t* fixed = at_least(memory.fixed[direction], static_cast<size_t>(outputs) * taps);
+  int padded = outputs;
+  if (direction == 1) {
+    taps = (taps + 3) / 4 * 4;
+    padded = (outputs + 3) / 4 * 4;
+  }
+  int32_t* first = at_least(memory.first[direction], static_cast<size_t>(padded));
+  int32_t* fixed = at_least(memory.fixed[direction], static_cast<size_t>(padded) * taps);
+  std::fill(first + outputs, first + padded, 0);
+  std::fill(fixed + static_cast<size_t>(outputs) * taps, fixed + static_cast<size_t>(padded) * taps, 0);
   double* weights = at_least(memory.weights, static_cast<size_t>(taps));
   const double inverse = 1.0 / support;
   for (int i = 0; i < outputs; ++i) {
@@ -74,11 +80,11 @@ FilterTable triangle_filter(int inputs, int outputs, bool mirror, int direction)
   }
   int32_t* quads = nullptr;
   if (direction == 1) {
-    const size_t count = static_cast<size_t>(outputs) * taps;
+    const size_t count = static_cast<size_t>(padded) * taps;
     quads = at_least(memory.quads, count * 4);
     for (size_t i = 0; i < count; ++i) std::fill_n(quads + 4 * i, 4, fixed[i]);
   }
-  return {first, fixed, quads, taps, outputs};
+  return {first, fixed, quads, taps, padded};
 }
 
 /// Box radius of an extended box blur of variance sigma^2 / passes. Single precision where Pillow has it.
@@ -147,7 +153,7 @@ void resized_crop(const Image& image, const Box& box, int height, int width, boo
   const size_t padded = 4 * static_cast<size_t>(box.width + across.taps);
   if (memory.quad_row.size() < padded) memory.quad_row.resize(padded, 0);
   uint8_t* quads = memory.quad_row.data();
-  uint8_t* filtered = at_least(memory.filtered, 4 * static_cast<size_t>(width));
+  uint8_t* filtered = at_least(memory.filtered, 4 * static_cast<size_t>(across.outputs));
   const int step = channels == 3 ? 1 : 4;
   for (int y = 0; y < box.height; y += step) {
     const auto source = [&](int row) {

@@ -23,11 +23,12 @@ struct Lanes {
     const __m512i shifted = _mm512_srai_epi32(v, kWeightBits);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_cvtusepi32_epi8(shifted));
   }
-  /// The sum of the four pixels that the sixteen lanes make up.
-  void store_pixel_sum(uint8_t* out) const {
-    const __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
-    const __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
-    _mm_storeu_si32(out, _mm_cvtusepi32_epi8(_mm_srai_epi32(sum, kWeightBits)));
+  /// The sixteen lanes are four pixels: folded() begins to sum these, and store_pixel_sums() ends it for four at once.
+  Lanes folded() const { return *this; }
+  static void store_pixel_sums(Lanes a, Lanes b, Lanes c, Lanes d, uint8_t* out) {
+    const __m512i ab = _mm512_add_epi32(_mm512_shuffle_i32x4(a.v, b.v, 0x44), _mm512_shuffle_i32x4(a.v, b.v, 0xee));
+    const __m512i cd = _mm512_add_epi32(_mm512_shuffle_i32x4(c.v, d.v, 0x44), _mm512_shuffle_i32x4(c.v, d.v, 0xee));
+    Lanes{_mm512_add_epi32(_mm512_shuffle_i32x4(ab, cd, 0x88), _mm512_shuffle_i32x4(ab, cd, 0xdd))}.store_pixels(out);
   }
 };
 #elif defined(__AVX2__)
@@ -50,11 +51,11 @@ struct Lanes {
     const __m256i ordered = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 0, 0, 0, 0));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm256_castsi256_si128(ordered));
   }
-  void store_pixel_sum(uint8_t* out) const {
-    const __m256i half = _mm256_add_epi32(v, w);
-    const __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
-    const __m128i words = _mm_packs_epi32(_mm_srai_epi32(sum, kWeightBits), _mm_setzero_si128());
-    _mm_storeu_si32(out, _mm_packus_epi16(words, words));
+  __m256i folded() const { return _mm256_add_epi32(v, w); }
+  static void store_pixel_sums(__m256i a, __m256i b, __m256i c, __m256i d, uint8_t* out) {
+    const __m256i ab = _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20), _mm256_permute2x128_si256(a, b, 0x31));
+    const __m256i cd = _mm256_add_epi32(_mm256_permute2x128_si256(c, d, 0x20), _mm256_permute2x128_si256(c, d, 0x31));
+    Lanes{ab, cd}.store_pixels(out);
   }
 };
 #else
@@ -77,8 +78,21 @@ struct Lanes {
   void store_pixels(uint8_t* out) const {
     for (int i = 0; i < 16; ++i) out[i] = to_pixel(v[i]);
   }
-  void store_pixel_sum(uint8_t* out) const {
-    for (int i = 0; i < 4; ++i) out[i] = to_pixel(v[i] + v[i + 4] + v[i + 8] + v[i + 12]);
+  struct Pixel {
+    int32_t v[4];
+  };
+  Pixel folded() const {
+    Pixel sum;
+    for (int i = 0; i < 4; ++i) sum.v[i] = v[i] + v[i + 4] + v[i + 8] + v[i + 12];
+    return sum;
+  }
+  static void store_pixel_sums(Pixel a, Pixel b, Pixel c, Pixel d, uint8_t* out) {
+    for (int i = 0; i < 4; ++i) {
+      out[i] = to_pixel(a.v[i]);
+      out[4 + i] = to_pixel(b.v[i]);
+      out[8 + i] = to_pixel(c.v[i]);
+      out[12 + i] = to_pixel(d.v[i]);
+    }
   }
 };
 #endif
@@ -110,16 +124,36 @@ void rows_to_quads(const uint8_t* const rows[4], int width, uint8_t* __restrict 
   }
 }
 
-void filter_quads(const uint8_t* quads, const FilterTable& filter, uint8_t* out) {
+/// kSteps: taps / 4 where known, which keeps the sums in registers; 0 otherwise.
+template <int kSteps>
+void filter_quads_by(const uint8_t* quads, const FilterTable& filter, uint8_t* out) {
   // The rounding constant may be in one of the four pixels only.
   alignas(64) static constexpr int32_t kStart[16] = {kHalf, kHalf, kHalf, kHalf};
   const Lanes start = Lanes::load(kStart);
+  const int steps = kSteps > 0 ? kSteps : filter.taps / 4;
   const int32_t* weights = filter.quads;
-  for (int x = 0; x < filter.outputs; ++x) {
+  const auto output = [&](int x) __attribute__((always_inline)) {
     const uint8_t* pixels = quads + 4 * filter.first[x];
     Lanes sum = start;
-    for (int t = 0; t < filter.taps; t += 4, weights += 16) sum.add_product(pixels + 4 * t, Lanes::load(weights));
-    sum.store_pixel_sum(out + 4 * x);
+    for (int s = 0; s < steps; ++s, weights += 16) sum.add_product(pixels + 16 * s, Lanes::load(weights));
+    return sum.folded();
+  };
+  for (int x = 0; x < filter.outputs; x += 4) {
+    const auto a = output(x), b = output(x + 1), c = output(x + 2), d = output(x + 3);
+    Lanes::store_pixel_sums(a, b, c, d, out + 4 * x);
+  }
+}
+
+void filter_quads(const uint8_t* quads, const FilterTable& filter, uint8_t* out) {
+  switch (filter.taps / 4) {
+    case 1:
+      return filter_quads_by<1>(quads, filter, out);
+    case 2:
+      return filter_quads_by<2>(quads, filter, out);
+    case 3:
+      return filter_quads_by<3>(quads, filter, out);
+    default:
+      return filter_quads_by<0>(quads, filter, out);
   }
 }
 
@@ -192,45 +226,52 @@ void gray(uint8_t* __restrict r, uint8_t* __restrict g, uint8_t* __restrict b, s
 inline int larger(int a, int b) { return a > b ? a : b; }
 
 /// RGB -> HSV -> RGB in 8 bits with the rounding of Pillow: hue and saturation truncated, in the float and double steps
-/// that decide about the last bit. Choices are products with 0 or 1, because the compiler runs only straight code over
-/// vectors.
+/// that decide about the last bit. In two loops over a block, each simple enough for the compiler to run over vectors.
 void shift_hue(uint8_t* __restrict rs, uint8_t* __restrict gs, uint8_t* __restrict bs, size_t count, int shift) {
-  for (size_t i = 0; i < count; ++i) {
-    const int r = rs[i], g = gs[i], b = bs[i];
-    const int high = larger(r, larger(g, b)), low = -larger(-r, larger(-g, -b));
-    const float chroma = static_cast<float>(larger(high - low, 1));
-    const float rc = static_cast<float>(high - r) / chroma, gc = static_cast<float>(high - g) / chroma,
-                bc = static_cast<float>(high - b) / chroma;
-    const float h_red = bc - gc;
-    const float h_green = static_cast<float>(2.0 + rc - bc), h_blue = static_cast<float>(4.0 + gc - rc);
-    const int is_red = r == high, is_green = (g == high) & (1 - is_red), is_blue = 1 - is_red - is_green;
-    const float sector = static_cast<float>(is_red) * h_red + static_cast<float>(is_green) * h_green +
-                         static_cast<float>(is_blue) * h_blue;
-    const double turn = sector / 6.0 + 1.0;
-    const float hue = static_cast<float>(turn - (turn >= 1.0));
-    const float saturation = static_cast<float>(high - low) / static_cast<float>(larger(high, 1));
-    const int h8 = (static_cast<int>(hue * 255.0) + shift) & 255;
-    const int s8 = static_cast<int>(saturation * 255.0);
-
-    // Each channel is high * (1 - k) for a k that goes 0, rising, saturated, saturated, falling, 0 round the circle.
-    const double position = h8 * 6.0 / 255.0;
-    const int whole = static_cast<int>(position);
-    const float f = static_cast<float>(position - whole);
-    const int part = whole - 6 * (whole == 6);
-    const float full = static_cast<float>(s8 / 255.0);
-    const double k_full = full, k_rising = full * f, k_falling = full * (1.0 - f);
-    const auto pick = [&](int falling, int full_a, int full_b, int rising) {
-      return (part == falling) * k_falling + ((part == full_a) | (part == full_b)) * k_full +
-             (part == rising) * k_rising;
-    };
-    const double k_red = pick(4, 2, 3, 1), k_green = pick(0, 4, 5, 3), k_blue = pick(2, 0, 1, 5);
-    const double v = high;
-    const int red = static_cast<int>(v * (1.0 - k_red) + 0.5);
-    const int green = static_cast<int>(v * (1.0 - k_green) + 0.5);
-    const int blue = static_cast<int>(v * (1.0 - k_blue) + 0.5);
-    rs[i] = static_cast<uint8_t>(red);
-    gs[i] = static_cast<uint8_t>(green);
-    bs[i] = static_cast<uint8_t>(blue);
+  constexpr size_t kBlock = 256;
+  int hues[kBlock], saturations[kBlock], values[kBlock];
+  for (; count > 0; rs += kBlock, gs += kBlock, bs += kBlock, count -= kBlock) {
+    const int n = static_cast<int>(std::min(count, kBlock));
+    for (int i = 0; i < n; ++i) {
+      const int r = rs[i], g = gs[i], b = bs[i];
+      const int high = larger(r, larger(g, b)), low = -larger(-r, larger(-g, -b));
+      const float chroma = static_cast<float>(larger(high - low, 1));
+      const float rc = static_cast<float>(high - r) / chroma, gc = static_cast<float>(high - g) / chroma,
+                  bc = static_cast<float>(high - b) / chroma;
+      const float h_red = bc - gc;
+      const float h_green = static_cast<float>(2.0 + rc - bc), h_blue = static_cast<float>(4.0 + gc - rc);
+      const float h_not_red = g == high ? h_green : h_blue;
+      const float sector = r == high ? h_red : h_not_red;
+      const double turn = sector / 6.0 + 1.0;
+      const float hue = static_cast<float>(turn - (turn >= 1.0 ? 1.0 : 0.0));
+      const float saturation = static_cast<float>(high - low) / static_cast<float>(larger(high, 1));
+      hues[i] = (static_cast<int>(hue * 255.0) + shift) & 255;
+      saturations[i] = static_cast<int>(saturation * 255.0);
+      values[i] = high;
+    }
+    for (int i = 0; i < n; ++i) {
+      const double position = hues[i] * 6.0 / 255.0;
+      const int whole = static_cast<int>(position);
+      const float f = static_cast<float>(position - whole);
+      const float s = static_cast<float>(saturations[i] / 255.0);
+      const int high = values[i];
+      const double v = high;
+      const int low = static_cast<int>(v * (1.0 - s) + 0.5);
+      const int falling = static_cast<int>(v * (1.0 - s * f) + 0.5);
+      const int rising = static_cast<int>(v * (1.0 - s * (1.0 - f)) + 0.5);
+      // Each channel goes rising, high, high, falling, low, low round the circle; they are two sixths apart.
+      const auto channel = [&](int part) {
+        const int wrapped = part >= 6 ? part - 6 : part;
+        int level = wrapped == 0 ? rising : low;
+        level = wrapped == 3 ? falling : level;
+        return ((wrapped == 1) | (wrapped == 2)) ? high : level;
+      };
+      const int sixth = whole == 6 ? 0 : whole;
+      rs[i] = static_cast<uint8_t>(channel(sixth + 2));
+      gs[i] = static_cast<uint8_t>(channel(sixth));
+      bs[i] = static_cast<uint8_t>(channel(sixth + 4));
+    }
+    if (count <= kBlock) return;
   }
 }
 

@@ -13,7 +13,8 @@ struct FilterTable {
   const int32_t* first;
   const int32_t* weights;  ///< [output][taps]
   const int32_t* quads;    ///< [output][taps][4]: each weight four times, for loops over pixels of four bytes
-  int taps, outputs;
+  int taps;
+  int outputs;  ///< of a horizontal filter a multiple of four, the last ones with weights 0
 };
 
 inline constexpr int kWeightBits = 22;  ///< 8-bit pixels times weights below 1 just fit 32 bits
@@ -42,9 +43,9 @@ struct PixelLoops {
   void (*gray)(uint8_t* r, uint8_t* g, uint8_t* b, size_t count);
   void (*shift_hue)(uint8_t* r, uint8_t* g, uint8_t* b, size_t count, int shift);
 
-  /// One box of an extended box blur: taps are the 2 * radius + 3 neighbours of a line of `count` pixels, in order (rows
-  /// of the image, or one row at successive offsets).
-  /// out[x] = (inner * (sum of all taps but the first and last) + edge * (first + last) + 2^23) >> 24
+  /// One box of an extended box blur: taps are the 2 * radius + 3 neighbours of a line of `count` pixels, in order
+  /// (rows of the image, or one row at successive offsets). out[x] = (inner * (sum of all taps but the first and last)
+  /// + edge * (first + last) + 2^23) >> 24
   void (*box_blur)(const uint8_t* const* taps, int radius, uint32_t inner, uint32_t edge, int count, uint8_t* out);
 
   /// Planes to interleaved floats: out[i * channels + c] = plane[c][i] * scale[c] + offset[c].
