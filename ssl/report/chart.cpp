@@ -114,11 +114,11 @@ std::string render_chart(const Chart& chart, int width, int height) {
   double x_low = kInfinity, x_high = -kInfinity, y_low = kInfinity, y_high = -kInfinity;
   std::string description;
   for (const Series& series : chart.series) {
+    for (const double x : series.x)
+      if (std::isfinite(x)) x_low = std::min(x_low, x), x_high = std::max(x_high, x);
     lines.push_back(reduce(series, static_cast<size_t>(width) / 2));
     for (const auto& run : lines.back())
       for (const Point& p : run) {
-        x_low = std::min(x_low, p.x);
-        x_high = std::max(x_high, p.x);
         y_low = std::min(y_low, p.low);
         y_high = std::max(y_high, p.high);
       }

@@ -27,8 +27,8 @@ h3 { font-size: 14px; font-weight: 600; margin: 0 0 2px; display: flex; gap: 12p
 p { margin: 0; } .soft, figcaption { color: var(--soft); } figcaption, .note { font-size: 13px; color: var(--soft); }
 .card { background: var(--card); border: 1px solid var(--rule); border-radius: 10px; padding: 16px 18px; margin: 0; min-width: 0; }
 .figures, .curves, .health { display: grid; gap: 14px; }
-.figures { grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); margin-top: 22px; }
-.figures dt { color: var(--soft); font-size: 13px; } .figures dd { margin: 2px 0 0; font-size: 23px; font-weight: 600; line-height: 1.25; }
+.figures { grid-template-columns: repeat(auto-fit, minmax(175px, 1fr)); margin-top: 22px; }
+.figures dt { color: var(--soft); font-size: 13px; } .figures dd { margin: 2px 0 0; font-size: 21px; white-space: nowrap; font-weight: 600; line-height: 1.25; }
 .curves { grid-template-columns: repeat(auto-fit, minmax(min(460px, 100%), 1fr)); }
 .health { grid-template-columns: repeat(auto-fill, minmax(min(330px, 100%), 1fr)); }
 .chart { width: 100%; height: auto; display: block; overflow: visible; font: 11px system-ui, sans-serif; }

@@ -1,0 +1,74 @@
+#pragma once
+
+#include <saccade/ssl/report/html_report.h>
+#include <saccade/ssl/report/progress.h>
+#include <saccade/ssl/report/run_folder.h>
+#include <saccade/ssl/report/run_log.h>
+#include <saccade/ssl/report/tensorboard.h>
+#include <saccade/ssl/trainer.h>
+
+#include <cstdio>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace saccade::ssl {
+
+struct RunReportOptions {
+  std::string title = "Saccade run", subtitle = {};
+  int64_t epochs = 0;  ///< for the progress line; 0: unknown
+  std::vector<std::pair<std::string, std::string>> configuration = {};
+  std::FILE* to = stdout;  ///< the progress line and what the run has to say
+};
+
+/// Tells of a run while it goes on: the progress line, a line of log.jsonl and TensorBoard scalars for each step,
+/// reading of the health monitor, message, evaluation and notice; and report.html from the log, so that the page of a
+/// resumed run shows all of its sittings.
+///
+/// Lines of the log, by kind: "step" (loss, lr, epoch, images, seconds, waiting), "health" (the metrics by name),
+/// "message" (band, trouble, advice), "evaluation" (iterations: how many were done; the numbers by name), "notice"
+/// (text). "step" is the iteration, from 0; an evaluation stands at the last iteration before it.
+class RunReporter {
+ public:
+  RunReporter(const RunFolder& folder, RunReportOptions options);
+
+  /// Trains to the end, or until interrupted, and writes the page; also when training fails, before the error goes on
+  /// its way.
+  FitResult run(Trainer& trainer, const BatchSource& source);
+
+  /// A line of its own for people, and a notice in the log.
+  void say(const std::string& sentence);
+
+  /// For the page.
+  /// @{
+  void add(ReportTable table) { tables_.push_back(std::move(table)); }
+  void add(Gallery gallery) { galleries_.push_back(std::move(gallery)); }
+  /// @}
+  void write_page() const;
+
+ private:
+  Observer observer();
+  void on_step(const StepReport& step);
+  void on_health(const HealthReading& reading);
+  void on_message(const HealthMessage& message);
+  void on_evaluation(int64_t iteration, const std::vector<std::pair<std::string, double>>& numbers);
+  TensorBoard& board(int64_t step);
+
+  std::filesystem::path folder_, page_;
+  RunReportOptions options_;
+  RunLog log_;
+  Progress progress_;
+  std::unique_ptr<TensorBoard> board_;  ///< made at the first step, which it has to know
+  ProgressNumbers numbers_;
+  bool has_stepped_ = false;
+  std::vector<ReportTable> tables_;
+  std::vector<Gallery> galleries_;
+};
+
+/// What a log holds, as a page: curves, health, messages and key figures.
+HtmlReport report_of_log(const std::vector<LogLine>& log);
+
+}  // namespace saccade::ssl
