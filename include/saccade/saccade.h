@@ -18,6 +18,7 @@
 #include <saccade/core/tensor.h>
 #include <saccade/data/augment.h>
 #include <saccade/data/decode.h>
+#include <saccade/data/evaluate.h>
 #include <saccade/data/image.h>
 #include <saccade/data/loader.h>
 #include <saccade/data/multi_crop.h>
@@ -32,10 +33,14 @@
 #include <saccade/nn/resnet.h>
 #include <saccade/nn/schedule.h>
 #include <saccade/nn/trunk.h>
+#include <saccade/ssl/defaults.h>
 #include <saccade/ssl/eval/features.h>
 #include <saccade/ssl/eval/fine_tune.h>
 #include <saccade/ssl/eval/knn.h>
 #include <saccade/ssl/eval/linear_probe.h>
+#include <saccade/ssl/eval/prototype_gallery.h>
 #include <saccade/ssl/health.h>
+#include <saccade/ssl/report/run_folder.h>
+#include <saccade/ssl/report/run_reporter.h>
 #include <saccade/ssl/swav.h>
 #include <saccade/ssl/trainer.h>

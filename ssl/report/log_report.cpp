@@ -83,10 +83,10 @@ HtmlReport report_of_log(const std::vector<LogLine>& log) {
     report.key_figures.insert(report.key_figures.begin(), {s.name, fmt::format("{:.1f} %", s.y.back())});
   if (!accuracy.all().empty())
     report.curves.push_back({.title = "Evaluation", .y_label = "% correct", .series = accuracy.all()});
-  if (!lr.x.empty()) report.curves.push_back({.title = "Learning rate", .series = {lr}});
+  if (!lr.x.empty()) report.curves.push_back({.title = "Learning rate", .y_label = "lr", .series = {lr}});
   for (const Series& s : health.all())
     report.health.push_back(
-        {.title = s.name, .series = {s}, .bands = health_bands(s.name), .note = health_note(s.name)});
+        {.title = s.name, .y_label = "", .series = {s}, .bands = health_bands(s.name), .note = health_note(s.name)});
   return report;
 }
 

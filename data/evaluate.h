@@ -1,0 +1,31 @@
+#pragma once
+
+#include <saccade/core/tensor.h>
+#include <saccade/data/loader.h>
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+namespace saccade::data {
+
+/// The view for evaluating at size x size pixels: the middle of the image scaled so that 7/8 of its shorter side are
+/// seen; photos that have that very size (as those of an IDX file) are taken whole. The first sample that can be read
+/// decides for all.
+EvalView eval_view(const Source& source, int size);
+
+/// One row for each sample that could be read.
+struct Rows {
+  Tensor rows;                    ///< (n, D), in the order of the source
+  std::vector<int64_t> indices;   ///< the sample of each row
+  std::vector<int> labels;        ///< of the samples, -1 where there is none
+  std::vector<Failure> failures;  ///< the samples that have no row
+};
+
+/// Runs all samples of a source through `compute`, which turns an image tensor of n images into rows (n, D): the
+/// features of a network, say.
+/// @param loading  batch and workers are heeded
+Rows compute_rows(const Source& source, const EvalView& view,
+                  const std::function<Tensor(const Tensor& images)>& compute, LoaderOptions loading = {});
+
+}  // namespace saccade::data
