@@ -116,10 +116,8 @@ Tensor parameter(std::string_view name, const Shape& shape) {
 }
 
 void fill(const std::vector<NamedTensor>& tensors) {
-  for (const auto& [path, tensor] : tensors) {
-    const std::string_view name = path.starts_with("trunk.") ? std::string_view(path).substr(6) : path;
+  for (const auto& [name, tensor] : tensors)
     if (!name.starts_with("queue")) tensor.copy_from(parameter(name, tensor.shape()));
-  }
 }
 
 Values torch_order(const Tensor& tensor) {

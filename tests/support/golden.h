@@ -34,7 +34,7 @@ Tensor ragged(const std::vector<Tensor>& parts);
 Tensor segment_of(const Tensor& images, size_t i);
 /// The tensor of that name and shape: convolution weights are (out, kh, kw, in / groups).
 Tensor parameter(std::string_view name, const Shape& shape);
-/// Sets every tensor (a module's named_tensors()) by its name, without a leading "trunk."; queues are left as they are.
+/// Sets every tensor (a module's named_tensors()) by its name; queues are left as they are.
 void fill(const std::vector<NamedTensor>& tensors);
 
 /// The values in PyTorch's order: images become (N, C, H, W), weights of rank 4 (out, in / groups, kh, kw).
