@@ -79,20 +79,25 @@ struct Shape {
 const Shape shapes[] = {
     // The demonstration's network: Fashion-MNIST, 256 images, 2 crops of 28 and 2 of 16.
     {"fashion/stem_1_to_16", {1, 16, 3, 1, 1, 1}, {{512, 28, 28}, {512, 16, 16}}},
-    {"fashion/stem_1_to_32_s2", {1, 32, 3, 2, 1, 1}, {{512, 28, 28}, {512, 16, 16}}},
+    {"fashion/stem_1_to_24_s2", {1, 24, 3, 2, 1, 1}, {{512, 28, 28}, {512, 16, 16}}},
     {"fashion/1x1_24@14", {24, 24, 1, 1, 0, 1}, {{512, 14, 14}, {512, 8, 8}}},
-    {"fashion/1x1_64@7", {64, 64, 1, 1, 0, 1}, {{512, 7, 7}, {512, 4, 4}}},
-    {"fashion/1x1_160@4", {160, 160, 1, 1, 0, 1}, {{512, 4, 4}, {512, 2, 2}}},
-    {"fashion/1x1_24_to_64_s2", {24, 64, 1, 2, 0, 1}, {{512, 14, 14}, {512, 8, 8}}},
-    {"fashion/1x1_64_to_160_s2", {64, 160, 1, 2, 0, 1}, {{512, 7, 7}, {512, 4, 4}}},
+    {"fashion/1x1_24_to_24_s2", {24, 24, 1, 2, 0, 1}, {{512, 14, 14}, {512, 8, 8}}},
+    {"fashion/1x1_24_to_64@7", {24, 64, 1, 1, 0, 1}, {{512, 7, 7}, {512, 4, 4}}},
+    {"fashion/1x1_24_to_64_s2", {24, 64, 1, 2, 0, 1}, {{512, 7, 7}, {512, 4, 4}}},
+    {"fashion/1x1_64@4", {64, 64, 1, 1, 0, 1}, {{512, 4, 4}, {512, 2, 2}}},
+    {"fashion/1x1_64_to_152_s2", {64, 152, 1, 2, 0, 1}, {{512, 4, 4}, {512, 2, 2}}},
+    {"fashion/1x1_152@2", {152, 152, 1, 1, 0, 1}, {{512, 2, 2}, {512, 1, 1}}},
     {"fashion/group8_24@14", {24, 24, 3, 1, 1, 3}, {{512, 14, 14}, {512, 8, 8}}},
-    {"fashion/group8_64_s2@14", {64, 64, 3, 2, 1, 8}, {{512, 14, 14}, {512, 8, 8}}},
+    {"fashion/group8_24_s2@14", {24, 24, 3, 2, 1, 3}, {{512, 14, 14}, {512, 8, 8}}},
     {"fashion/group8_64@7", {64, 64, 3, 1, 1, 8}, {{512, 7, 7}, {512, 4, 4}}},
-    {"fashion/group8_160_s2@7", {160, 160, 3, 2, 1, 20}, {{512, 7, 7}, {512, 4, 4}}},
-    {"fashion/group8_160@4", {160, 160, 3, 1, 1, 20}, {{512, 4, 4}, {512, 2, 2}}},
+    {"fashion/group8_64_s2@14", {64, 64, 3, 2, 1, 8}, {{512, 14, 14}, {512, 8, 8}}},
+    {"fashion/group8_64_s2@7", {64, 64, 3, 2, 1, 8}, {{512, 7, 7}, {512, 4, 4}}},
+    {"fashion/group8_64@4", {64, 64, 3, 1, 1, 8}, {{512, 4, 4}, {512, 2, 2}}},
+    {"fashion/group8_152_s2@4", {152, 152, 3, 2, 1, 19}, {{512, 4, 4}, {512, 2, 2}}},
+    {"fashion/group8_152@2", {152, 152, 3, 1, 1, 19}, {{512, 2, 2}, {512, 1, 1}}},
     {"fashion/group16_64@7", {64, 64, 3, 1, 1, 4}, {{512, 7, 7}, {512, 4, 4}}},
-    {"fashion/group16_160@4", {160, 160, 3, 1, 1, 10}, {{512, 4, 4}, {512, 2, 2}}},
     {"fashion/group16_64_s2@14", {64, 64, 3, 2, 1, 4}, {{512, 14, 14}, {512, 8, 8}}},
+    {"fashion/group16_160@4", {160, 160, 3, 1, 1, 10}, {{512, 4, 4}, {512, 2, 2}}},
     // RegNetY-400MF, 32 images, 2 crops of 96 and 4 of 48.
     {"regnet/stem_3_to_32_s2", {3, 32, 3, 2, 1, 1}, {{64, 96, 96}, {128, 48, 48}}},
     {"regnet/1x1_32_to_48_s2", {32, 48, 1, 2, 0, 1}, {{64, 48, 48}, {128, 24, 24}}},
@@ -141,11 +146,11 @@ void run(benchmark::State& state, const Shape& shape, ConvPass pass, const std::
   for (const Segment& s : shape.in) output_rows += c.output(s).rows(), flops += c.flops(s);
   const Floats x(static_cast<size_t>(total_rows(shape.in) * c.in_channels)),
       y(static_cast<size_t>(output_rows * c.out_channels)), w(static_cast<size_t>(c.weight_elements()));
-  const cpu::ConvPlan plan = way == "unfold"    ? cpu::plan_unfold(c, shape.in, pass)
-                             : way == "product" ? cpu::plan_pointwise(c, shape.in, pass)
-                             : way == "onednn"  ? cpu::plan_onednn(c, shape.in, pass)
-                             : way == "own"     ? cpu::plan_grouped(c, shape.in, pass)
-                                                : cpu::conv_plan(c, shape.in, pass);
+  const cpu::ConvPlan plan = way == "unfold"                    ? cpu::plan_unfold(c, shape.in, pass)
+                             : way == "product"                 ? cpu::plan_pointwise(c, shape.in, pass)
+                             : way == "onednn"                  ? cpu::plan_onednn(c, shape.in, pass)
+                             : (way == "own" || way == "pairs") ? cpu::plan_grouped(c, shape.in, pass, way == "pairs")
+                                                                : cpu::conv_plan(c, shape.in, pass);
   const Floats workspace(plan.workspace / sizeof(float) + 1);
   const float* a = pass == ConvPass::backward_data ? y.data : x.data;
   const float* b = pass == ConvPass::backward_weight ? y.data : w.data;
@@ -173,9 +178,12 @@ int main(int argc, char** argv) {
   for (const Shape& shape : shapes)
     for (const auto& [pass_name, pass] : passes) {
       if (pass == ConvPass::backward_data && shape.conv.in_channels <= 3) continue;  // images need no gradient
-      for (const char* way : {"chosen", "onednn", "own", "product", "unfold"}) {
+      for (const char* way : {"chosen", "onednn", "own", "pairs", "product", "unfold"}) {
         const std::string_view name = way;
         if (name == "own" && !cpu::grouped_is_possible(shape.conv)) continue;
+        if (name == "pairs" &&
+            (!cpu::grouped_is_possible(shape.conv) || shape.conv.in_channels != 8 * shape.conv.groups))
+          continue;
         if (name == "product" && !cpu::is_pointwise(shape.conv)) continue;
         if (name == "unfold" && (cpu::is_pointwise(shape.conv) || !cpu::unfold_is_possible(shape.conv, pass))) continue;
         benchmark::RegisterBenchmark(fmt::format("{}/{}/{}", shape.name, pass_name, way).c_str(), run, shape, pass,

@@ -51,9 +51,11 @@ bool is_pointwise(const Conv2d&);
 ConvPlan plan_unfold(const Conv2d&, const Segments& in, ConvPass);
 bool unfold_is_possible(const Conv2d&, ConvPass);
 
-/// By our own kernels: 3x3, padding 1, stride 1 or 2, f32, as many input as output groups' channels as you like, few
-/// being what they are made for.
-ConvPlan plan_grouped(const Conv2d&, const Segments& in, ConvPass);
+/// By our own kernels: 3x3, padding 1, stride 1 or 2, f32, any number of channels a group (few is what they are for).
+/// pair: groups of 8 in pairs, on AVX-512.
+ConvPlan plan_grouped(const Conv2d&, const Segments& in, ConvPass, bool pair);
 bool grouped_is_possible(const Conv2d&);
+/// True where a register of 16 floats computes twice as much as one of 8.
+bool pairing_pays();
 
 }  // namespace saccade::kernels::cpu

@@ -37,11 +37,11 @@ struct ConvKeyHash {
 ///   oneDNN's convolution for few channels: 1.1 to 1.4 times, weight gradients below 128 x 128 1.1 to 1.8 times.
 ConvPlan make_plan(const ConvKey& key) {
   const Conv2d& c = key.conv;
-  const int64_t narrow = std::min(c.in_channels, c.out_channels);
   if (is_pointwise(c)) {
-    const bool few = key.pass == ConvPass::backward_weight ? c.weight_elements() <= 128 * 128
-                     : key.pass == ConvPass::forward       ? narrow < 48 && c.stride == 1
-                                                           : narrow < 48;
+    const bool few = key.pass == ConvPass::forward         ? c.out_channels < 32 && c.stride == 1
+                     : key.pass == ConvPass::backward_data ? c.in_channels < 48
+                     : c.stride == 1                       ? c.weight_elements() <= 128 * 128
+                                                           : c.in_channels < 48;
     return few ? plan_onednn(c, key.in, key.pass) : plan_pointwise(c, key.in, key.pass);
   }
   int64_t rows = 0;
@@ -51,7 +51,7 @@ ConvPlan make_plan(const ConvKey& key) {
     return plan_unfold(c, key.in, key.pass);
   const int64_t widest = key.pass == ConvPass::backward_weight ? 32 : 64;
   const bool grouped = c.groups > 1 && std::max(c.in_channels, c.out_channels) / c.groups <= widest;
-  if ((heavy || grouped) && grouped_is_possible(c)) return plan_grouped(c, key.in, key.pass);
+  if ((heavy || grouped) && grouped_is_possible(c)) return plan_grouped(c, key.in, key.pass, pairing_pays());
   return plan_onednn(c, key.in, key.pass);
 }
 

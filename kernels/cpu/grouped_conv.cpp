@@ -17,9 +17,9 @@ const GroupedConvWeightKernels& weight_kernels() {
 }
 
 /// Forward and data gradient: the weights packed once, then segment by segment.
-ConvPlan plan_images(const Conv2d& conv, const Segments& in, bool gradient) {
+ConvPlan plan_images(const Conv2d& conv, const Segments& in, bool gradient, bool pair) {
   const int64_t gi = conv.in_channels / conv.groups, go = conv.out_channels / conv.groups;
-  const GroupedConv c{conv.groups, gradient ? go : gi, gradient ? gi : go, conv.stride, gradient};
+  const GroupedConv c{conv.groups, gradient ? go : gi, gradient ? gi : go, conv.stride, gradient, pair};
   const std::vector<SegmentOffsets> offsets = segment_offsets(conv, in);
   std::vector<GroupedImages> images;
   size_t scratch = 0;
@@ -45,8 +45,9 @@ ConvPlan plan_images(const Conv2d& conv, const Segments& in, bool gradient) {
 }
 
 /// Weight gradient: partial sums of every segment's chunks, then their sum.
-ConvPlan plan_weights(const Conv2d& conv, const Segments& in) {
-  const GroupedConv c{conv.groups, conv.in_channels / conv.groups, conv.out_channels / conv.groups, conv.stride, false};
+ConvPlan plan_weights(const Conv2d& conv, const Segments& in, bool pair) {
+  const GroupedConv c{conv.groups, conv.in_channels / conv.groups, conv.out_channels / conv.groups, conv.stride, false,
+                      pair};
   const GroupedConvWeightKernels& k = weight_kernels();
   struct Step {
     GroupedImages images;
@@ -83,9 +84,16 @@ bool grouped_is_possible(const Conv2d& c) {
   return c.kernel == 3 && c.padding == 1 && (c.stride == 1 || c.stride == 2) && c.dtype == DType::f32;
 }
 
-ConvPlan plan_grouped(const Conv2d& conv, const Segments& in, ConvPass pass) {
-  if (pass == ConvPass::backward_weight) return plan_weights(conv, in);
-  return plan_images(conv, in, pass == ConvPass::backward_data);
+bool pairing_pays() {
+  // Zen 4 computes 512 bits in two halves: there, pairs only cost their shuffles.
+  static const bool full_width = cpu_isa() == Isa::avx512 && __builtin_cpu_is("amdfam19h") == 0;
+  return full_width;
+}
+
+ConvPlan plan_grouped(const Conv2d& c, const Segments& in, ConvPass pass, bool pair) {
+  pair = pair && c.groups > 1 && c.in_channels == 8 * c.groups && c.out_channels == 8 * c.groups;
+  if (pass == ConvPass::backward_weight) return plan_weights(c, in, pair);
+  return plan_images(c, in, pass == ConvPass::backward_data, pair);
 }
 
 }  // namespace saccade::kernels::cpu

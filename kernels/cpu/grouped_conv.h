@@ -11,6 +11,8 @@ namespace saccade::kernels::cpu {
 struct GroupedConv {
   int64_t groups = 0, reduced = 0, produced = 0, stride = 1;
   bool gradient = false;
+  bool pair =
+      false;  ///< AVX-512, 8 to 8 channels: two groups share a register of 16 (elsewhere it makes no difference)
 };
 
 /// Images of one segment on both sides.
@@ -30,7 +32,7 @@ struct GroupedConvKernels {
 
 /// The weight gradient (of a GroupedConv in the forward sense): partial sums of chunks of images, then their sum.
 struct GroupedConvWeightKernels {
-  int64_t (*chunks)(const GroupedImages&);        ///< that a segment is cut into
+  int64_t (*chunks)(const GroupedImages&);                            ///< that a segment is cut into
   size_t (*partial_bytes)(const GroupedConv&);                        ///< for each chunk
   size_t (*scratch_bytes)(const GroupedConv&, const GroupedImages&);  ///< for each thread
   void (*partials)(const GroupedConv&, const GroupedImages&, const float* x, const float* dy, float* partial,

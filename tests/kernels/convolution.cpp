@@ -1,6 +1,7 @@
 // Every pass of the CPU convolution against plain double-precision loops.
 #include <gtest/gtest.h>
 #include <saccade/kernels/backend.h>
+#include <saccade/kernels/cpu/conv_plan.h>
 
 #include <cmath>
 #include <cstring>
@@ -181,6 +182,27 @@ const Case cases[] = {
     {"group_8_many_images", {8, 8, 3, 1, 1, 1}, {{70, 4, 4}, {33, 2, 2}}},
     {"group_8_many_images_stride_2", {16, 16, 3, 2, 1, 2}, {{41, 8, 8}}},
 };
+
+/// Both ways of the grouped kernels, of which a processor uses one only.
+TEST_P(Convolution, PairsOfGroupsMatchSingleGroups) {
+  if (!cpu::grouped_is_possible(c.conv)) GTEST_SKIP() << "not a 3x3 that our own kernels know";
+  const struct {
+    ConvPass pass;
+    const std::vector<float>&a, &b, &like;
+  } passes[] = {{ConvPass::forward, x, w, y}, {ConvPass::backward_data, y, w, x}, {ConvPass::backward_weight, x, y, w}};
+  for (const auto& p : passes) {
+    std::vector<float> results[2];
+    for (const bool pair : {false, true}) {
+      const cpu::ConvPlan plan = cpu::plan_grouped(c.conv, c.in, p.pass, pair);
+      GuardedWorkspace workspace(plan.workspace);
+      results[pair].assign(p.like.size(), NAN);
+      plan.run(p.a.data(), p.b.data(), results[pair].data(), workspace.data());
+      EXPECT_TRUE(workspace.guard_untouched());
+    }
+    for (size_t i = 0; i < p.like.size(); ++i)
+      ASSERT_NEAR(results[0][i], results[1][i], 1e-4) << "pass " << static_cast<int>(p.pass) << ", element " << i;
+  }
+}
 
 INSTANTIATE_TEST_SUITE_P(Cpu, Convolution, testing::ValuesIn(cases),
                          [](const auto& info) { return std::string(info.param.name); });

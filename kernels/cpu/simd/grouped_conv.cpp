@@ -42,6 +42,11 @@ template <int M, int R, int lanes>
       float* to = t.result + m * t.result_image + r * t.pixel;
       if (t.lanes == lanes) {
         *reinterpret_cast<V*>(to) = sum[m][r];
+      } else if (t.lanes == 8 && lanes == 16) {
+        using Half = typename Vector<8>::type;
+        Half half;
+        for (int l = 0; l < 8; ++l) half[l] = sum[m][r][l];
+        *reinterpret_cast<Half*>(to) = half;
       } else {
         for (int l = 0; l < t.lanes; ++l) to[l] = sum[m][r][l];
       }
@@ -49,7 +54,7 @@ template <int M, int R, int lanes>
 }
 
 /// padded: source columns -1 and behind the last are there (zero, or those of the neighbouring tile).
-template <Relation relation, int M, int R, int lanes, bool padded>
+template <Relation relation, int M, int R, int lanes, bool pair, bool padded>
 void compute(const Tile& t) {
   using V = typename Vector<lanes>::type;
   constexpr int source_columns = relation == doubling ? R / 2 : relation == halving ? 2 * R : R;
@@ -64,15 +69,15 @@ void compute(const Tile& t) {
     const float* w = t.weights[tap];
     const float* plane = t.source + t.row[tap];
     for (int64_t left = t.channels; left > 0; left -= block, plane += t.plane) {
-      const float* x = plane;
-      for (int64_t c = left < block ? left : block; c > 0; --c, ++x, w += 3 * lanes) {
+      Spread<lanes, pair> spread(0);
+      for (int64_t c = left < block ? left : block; c > 0; --c, spread.next(), w += 3 * lanes) {
         const V w0 = *reinterpret_cast<const V*>(w), w1 = *reinterpret_cast<const V*>(w + lanes),
                 w2 = *reinterpret_cast<const V*>(w + 2 * lanes);
 #pragma GCC unroll 16
         for (int m = 0; m < M; ++m)
 #pragma GCC unroll 24
           for (int p = first; p < last; ++p) {
-            const float value = x[m * t.image + p * block];
+            const V value = spread.of(plane + m * t.image + p * slot_of(pair));
             const int r0 = result_column<relation, R>(p, 0), r1 = result_column<relation, R>(p, 1),
                       r2 = result_column<relation, R>(p, 2);
             if (r0 >= 0) sum[m][r0] += value * w0;
@@ -92,43 +97,44 @@ constexpr int images_at_once(int columns) {
   return most < 1 ? 1 : most > 6 ? 6 : most;
 }
 
-template <Relation relation, int R, int lanes, bool padded>
+template <Relation relation, int R, int lanes, bool pair, bool padded>
 Compute choose(bool many) {
-  return many ? compute<relation, images_at_once(R), R, lanes, padded> : compute<relation, 1, R, lanes, padded>;
+  return many ? compute<relation, images_at_once(R), R, lanes, pair, padded>
+              : compute<relation, 1, R, lanes, pair, padded>;
 }
 
 /// Tiles narrower than 5 columns only occur as whole rows, wider rows are cut into tiles of 5 to 8.
-template <Relation relation, int lanes>
+template <Relation relation, int lanes, bool pair>
 Compute choose(int columns, bool padded, bool many) {
   if constexpr (relation == doubling) {
     switch (columns) {
       case 2:
-        return choose<relation, 2, lanes, false>(many);
+        return choose<relation, 2, lanes, pair, false>(many);
       case 4:
-        return choose<relation, 4, lanes, false>(many);
+        return choose<relation, 4, lanes, pair, false>(many);
       case 6:
-        return padded ? choose<relation, 6, lanes, true>(many) : choose<relation, 6, lanes, false>(many);
+        return padded ? choose<relation, 6, lanes, pair, true>(many) : choose<relation, 6, lanes, pair, false>(many);
       default:
-        return padded ? choose<relation, 8, lanes, true>(many) : choose<relation, 8, lanes, false>(many);
+        return padded ? choose<relation, 8, lanes, pair, true>(many) : choose<relation, 8, lanes, pair, false>(many);
     }
   } else {
     switch (columns) {
       case 1:
-        return choose<relation, 1, lanes, false>(many);
+        return choose<relation, 1, lanes, pair, false>(many);
       case 2:
-        return choose<relation, 2, lanes, false>(many);
+        return choose<relation, 2, lanes, pair, false>(many);
       case 3:
-        return choose<relation, 3, lanes, false>(many);
+        return choose<relation, 3, lanes, pair, false>(many);
       case 4:
-        return choose<relation, 4, lanes, false>(many);
+        return choose<relation, 4, lanes, pair, false>(many);
       case 5:
-        return padded ? choose<relation, 5, lanes, true>(many) : choose<relation, 5, lanes, false>(many);
+        return padded ? choose<relation, 5, lanes, pair, true>(many) : choose<relation, 5, lanes, pair, false>(many);
       case 6:
-        return padded ? choose<relation, 6, lanes, true>(many) : choose<relation, 6, lanes, false>(many);
+        return padded ? choose<relation, 6, lanes, pair, true>(many) : choose<relation, 6, lanes, pair, false>(many);
       case 7:
-        return padded ? choose<relation, 7, lanes, true>(many) : choose<relation, 7, lanes, false>(many);
+        return padded ? choose<relation, 7, lanes, pair, true>(many) : choose<relation, 7, lanes, pair, false>(many);
       default:
-        return padded ? choose<relation, 8, lanes, true>(many) : choose<relation, 8, lanes, false>(many);
+        return padded ? choose<relation, 8, lanes, pair, true>(many) : choose<relation, 8, lanes, pair, false>(many);
     }
   }
 }
@@ -139,7 +145,7 @@ struct Cut {
   int columns, tiles;    // of a tile; tiles of a row
   int at_once;           // images of a tile
   int64_t images, band;  // images and result rows of a job
-  int64_t groups;        // of a job
+  int64_t units;         // of a job
   int64_t source_rows;   // copied rows of a job
   ChannelCopy copy;
   int64_t copy_floats;
@@ -162,19 +168,19 @@ Cut cut(const GroupedConv& c, const GroupedImages& s) {
   if (k.relation == doubling) k.columns = (k.columns + 1) / 2 * 2;
   k.at_once = images_at_once(k.columns);
   const int64_t copied_columns = (k.relation == halving ? 2 * s.result_w : s.source_w) + 2,
-                row = copied_columns * block;
-  const int64_t planes = input_blocks(c), few = (8 + planes - 1) / planes;  // groups whose channels fill 4 cache lines
-  const int64_t whole = s.source_h * row * planes;                          // floats of an image and group
+                row = copied_columns * slot_of(paired(c)), all = units(c);
+  const int64_t planes = input_blocks(c), few = (8 + planes - 1) / planes;  // units whose channels fill 4 cache lines
+  const int64_t whole = s.source_h * row * planes;                          // floats of an image and unit
   const int64_t fewest_rows = s.source_h < 8 ? s.source_h : 8;
-  k.groups = row * planes * fewest_rows * k.at_once * c.groups <= 2 * copy_target || few >= c.groups ? c.groups : few;
+  k.units = row * planes * fewest_rows * k.at_once * all <= 2 * copy_target || few >= all ? all : few;
   k.images = k.at_once < s.n ? k.at_once : s.n;
   k.source_rows = s.source_h;
   k.band = s.result_h;
-  if (whole * k.at_once * k.groups <= copy_target) {
-    while (k.images + k.at_once <= s.n && (k.images + k.at_once) * k.groups * whole <= copy_target)
+  if (whole * k.at_once * k.units <= copy_target) {
+    while (k.images + k.at_once <= s.n && (k.images + k.at_once) * k.units * whole <= copy_target)
       k.images += k.at_once;
   } else {
-    const int64_t rows = copy_target / (row * planes * k.at_once * k.groups);
+    const int64_t rows = copy_target / (row * planes * k.at_once * k.units);
     k.source_rows = rows < fewest_rows ? fewest_rows : rows;
     if (k.source_rows < s.source_h)
       k.band = k.relation == same_size ? k.source_rows - 2
@@ -182,34 +188,35 @@ Cut cut(const GroupedConv& c, const GroupedImages& s) {
                                        : (k.source_rows - 1) * 2;
   }
   const int64_t image = k.source_rows * row;
-  k.copy = {s.source_h, s.source_w, c.groups * c.reduced,          c.reduced, copied_columns,
+  k.copy = {s.source_h, s.source_w, c.groups * c.reduced,          unit_reduced(c), copied_columns,
             row,        image,      plane_floats(k.images * image)};
-  k.copy_floats = k.copy.plane * planes * k.groups;
+  k.copy_floats = k.copy.plane * planes * k.units;
   return k;
 }
 
 size_t packed_weights_bytes(const GroupedConv& c) {
-  return static_cast<size_t>(c.groups * result_blocks(c) * 9 * c.reduced * lanes_of(c)) * sizeof(float);
+  return static_cast<size_t>(units(c) * result_blocks(c) * 9 * c.reduced * lanes_of(c)) * sizeof(float);
 }
 
-/// (group, result block, kernel row, reduced channel, kernel column, lanes); for a data gradient at stride 1 the kernel
+/// (unit, result block, kernel row, reduced channel, kernel column, lanes); for a data gradient at stride 1 the kernel
 /// is turned around, so that the same products of places exist as in a forward pass.
 void pack_weights(const GroupedConv& c, const float* w, float* packed) {
   const int lanes = lanes_of(c);
   const bool turn = c.gradient && c.stride == 1;
-  const int64_t blocks = result_blocks(c);
-#pragma omp parallel for schedule(static) if (c.groups * blocks > 16)
-  for (int64_t i = 0; i < c.groups * blocks; ++i) {
-    const int64_t g = i / blocks, first = i % blocks * lanes;
+  const int64_t blocks = result_blocks(c), all = units(c) * blocks;
+#pragma omp parallel for schedule(static) if (all > 16)
+  for (int64_t i = 0; i < all; ++i) {
     float* to = packed + i * 9 * c.reduced * lanes;
     for (int64_t ky = 0; ky < 3; ++ky)
       for (int64_t r = 0; r < c.reduced; ++r)
         for (int64_t kx = 0; kx < 3; ++kx)
-          for (int64_t p = first; p < first + lanes; ++p) {
+          for (int64_t l = 0; l < lanes; ++l) {
+            const int64_t g = paired(c) ? 2 * i + l / block : i / blocks,
+                          p = paired(c) ? l % block : i % blocks * lanes + l;
             const int64_t tap = turn ? 8 - ky * 3 - kx : ky * 3 + kx;
             const int64_t index = c.gradient ? ((g * c.reduced + r) * 9 + tap) * c.produced + p
                                              : ((g * c.produced + p) * 9 + tap) * c.reduced + r;
-            *to++ = p < c.produced ? w[index] : 0.f;
+            *to++ = p < c.produced && g < c.groups ? w[index] : 0.f;
           }
   }
 }
@@ -218,21 +225,24 @@ size_t images_scratch_bytes(const GroupedConv& c, const GroupedImages& s) {
   return static_cast<size_t>(cut(c, s).copy_floats) * sizeof(float);
 }
 
-/// Result rows [from, to) of images [first, end) and one group, from its copy.
-template <Relation relation, int lanes>
-void run_group(const GroupedConv& c, const GroupedImages& s, const Cut& k, const float* copy, Rows copied,
-               const float* packed, float* result, int64_t first, int64_t end, int64_t from, int64_t to, int64_t group,
-               Ahead& ahead) {
+/// Result rows [from, to) of images [first, end) and one unit, from its copy.
+template <Relation relation, int lanes, bool pair>
+void run_unit(const GroupedConv& c, const GroupedImages& s, const Cut& k, const float* copy, Rows copied,
+              const float* packed, float* result, int64_t first, int64_t end, int64_t from, int64_t to, int64_t unit,
+              Ahead& ahead) {
   const int64_t channels = c.groups * c.produced;
   const bool padded = k.tiles > 1;
-  const Compute many = choose<relation, lanes>(k.columns, padded, true),
-                one = choose<relation, lanes>(k.columns, padded, false);
+  const Compute many = choose<relation, lanes, pair>(k.columns, padded, true),
+                one = choose<relation, lanes, pair>(k.columns, padded, false);
   Tile t{};
   t.image = k.copy.image, t.plane = k.copy.plane, t.channels = c.reduced;
   t.pixel = channels, t.result_image = s.result_h * s.result_w * channels;
   for (int64_t b = 0; b < result_blocks(c); ++b) {
-    const float* weights = packed + (group * result_blocks(c) + b) * 9 * c.reduced * lanes;
-    t.lanes = static_cast<int>(c.produced - b * lanes < lanes ? c.produced - b * lanes : lanes);
+    const float* weights = packed + (unit * result_blocks(c) + b) * 9 * c.reduced * lanes;
+    const int64_t first_channel = unit * unit_produced(c) + b * lanes;
+    const int64_t of_unit = unit_produced(c) - b * lanes,
+                  left = of_unit < channels - first_channel ? of_unit : channels - first_channel;
+    t.lanes = static_cast<int>(left < lanes ? left : lanes);
     for (int64_t y = from; y < to; ++y) {
       t.taps = 0;
       for (int64_t ky = 0; ky < 3; ++ky) {
@@ -249,8 +259,8 @@ void run_group(const GroupedConv& c, const GroupedImages& s, const Cut& k, const
         t.columns = static_cast<int>(s.result_w - x < k.columns ? s.result_w - x : k.columns);
         for (int64_t n = first; n < end;) {
           const bool full = end - n >= k.at_once;
-          t.source = copy + (n - first) * k.copy.image + (1 + under) * block;
-          t.result = result + ((n * s.result_h + y) * s.result_w + x) * channels + group * c.produced + b * lanes;
+          t.source = copy + (n - first) * k.copy.image + (1 + under) * slot_of(pair);
+          t.result = result + ((n * s.result_h + y) * s.result_w + x) * channels + first_channel;
           ahead.step();
           (full ? many : one)(t);
           n += full ? k.at_once : 1;
@@ -260,23 +270,23 @@ void run_group(const GroupedConv& c, const GroupedImages& s, const Cut& k, const
   }
 }
 
-template <Relation relation, int lanes>
+template <Relation relation, int lanes, bool pair>
 void run_images(const GroupedConv& c, const GroupedImages& s, const float* source, const float* packed, float* result,
                 float* scratch) {
   const Cut k = cut(c, s);
   const int64_t blocks = (s.n + k.images - 1) / k.images, bands = (s.result_h + k.band - 1) / k.band,
-                parts = (c.groups + k.groups - 1) / k.groups;
+                parts = (units(c) + k.units - 1) / k.units;
   const int64_t jobs = blocks * bands * parts;
   struct Job {
-    int64_t first, end, from, to, group, end_group;
+    int64_t first, end, from, to, unit, end_unit;
     Rows rows;
   };
   const auto job_at = [&](int64_t i) {
     Job j{};
-    j.first = i / parts / bands * k.images, j.from = i / parts % bands * k.band, j.group = i % parts * k.groups;
+    j.first = i / parts / bands * k.images, j.from = i / parts % bands * k.band, j.unit = i % parts * k.units;
     j.end = j.first + k.images < s.n ? j.first + k.images : s.n;
     j.to = j.from + k.band < s.result_h ? j.from + k.band : s.result_h;
-    j.end_group = j.group + k.groups < c.groups ? j.group + k.groups : c.groups;
+    j.end_unit = j.unit + k.units < units(c) ? j.unit + k.units : units(c);
     j.rows = source_rows(relation, j.from, j.to, s.source_h);
     return j;
   };
@@ -289,36 +299,37 @@ void run_images(const GroupedConv& c, const GroupedImages& s, const float* sourc
       ahead.add(source, s.source_h, s.source_w, c.groups * c.reduced, next.first, next.end, next.rows, false);
       ahead.add(result, s.result_h, s.result_w, c.groups * c.produced, next.first, next.end, {next.from, next.to},
                 true);
-      ahead.spread_over(c.groups * result_blocks(c) * (j.to - j.from) * k.tiles *
+      ahead.spread_over(units(c) * result_blocks(c) * (j.to - j.from) * k.tiles *
                         ((j.end - j.first + k.at_once - 1) / k.at_once));
     }
     float* copy = scratch + omp_get_thread_num() * k.copy_floats;
-    copy_rows<block>(k.copy, source, j.first, j.end - j.first, j.rows, j.group, j.end_group - j.group, copy);
-    for (int64_t g = j.group; g < j.end_group; ++g)
-      run_group<relation, lanes>(c, s, k, copy + (g - j.group) * input_blocks(c) * k.copy.plane, j.rows, packed, result,
-                                 j.first, j.end, j.from, j.to, g, ahead);
+    copy_rows<slot_of(pair)>(k.copy, source, j.first, j.end - j.first, j.rows, j.unit, j.end_unit - j.unit, copy);
+    for (int64_t u = j.unit; u < j.end_unit; ++u)
+      run_unit<relation, lanes, pair>(c, s, k, copy + (u - j.unit) * input_blocks(c) * k.copy.plane, j.rows, packed,
+                                      result, j.first, j.end, j.from, j.to, u, ahead);
   }
 }
 
-template <int lanes>
+template <int lanes, bool pair>
 void run_images(const GroupedConv& c, const GroupedImages& s, const float* source, const float* packed, float* result,
                 float* scratch) {
   switch (relation_of(c)) {
     case same_size:
-      return run_images<same_size, lanes>(c, s, source, packed, result, scratch);
+      return run_images<same_size, lanes, pair>(c, s, source, packed, result, scratch);
     case halving:
-      return run_images<halving, lanes>(c, s, source, packed, result, scratch);
+      return run_images<halving, lanes, pair>(c, s, source, packed, result, scratch);
     case doubling:
-      return run_images<doubling, lanes>(c, s, source, packed, result, scratch);
+      return run_images<doubling, lanes, pair>(c, s, source, packed, result, scratch);
   }
 }
 
 void images(const GroupedConv& c, const GroupedImages& s, const float* source, const float* packed, float* result,
             float* scratch) {
   if constexpr (widest_lanes == 16) {
-    if (lanes_of(c) == 16) return run_images<16>(c, s, source, packed, result, scratch);
+    if (paired(c)) return run_images<16, true>(c, s, source, packed, result, scratch);
+    if (lanes_of(c) == 16) return run_images<16, false>(c, s, source, packed, result, scratch);
   }
-  run_images<narrow_lanes>(c, s, source, packed, result, scratch);
+  run_images<narrow_lanes, false>(c, s, source, packed, result, scratch);
 }
 
 }  // namespace

@@ -7,7 +7,7 @@
 namespace saccade::kernels::cpu::SACCADE_ISA {
 namespace {
 
-constexpr int64_t block = 8;  // source channels of a copied block
+constexpr int block = 8;  // source channels of a copied block
 #ifdef __AVX512F__
 constexpr int max_accumulators = 16, widest_lanes = 16, narrow_lanes = 8;
 #elif defined(__AVX2__)
@@ -20,19 +20,52 @@ constexpr int max_columns = 8;
 template <int lanes>
 struct Vector {
   typedef float type __attribute__((vector_size(4 * lanes), aligned(4), may_alias));
+  typedef int index __attribute__((vector_size(4 * lanes)));
 };
 
 /// How source and result columns (and rows) are related.
 enum Relation { same_size, halving, doubling };
 
-/// Produced channels in one register: the widest where groups fill it.
+/// A unit of the work is a group, or a pair of groups (a lone last one counts as a pair) that share wide registers.
+inline bool paired(const GroupedConv& c) { return widest_lanes == 16 && c.pair; }
+inline int64_t units(const GroupedConv& c) { return paired(c) ? (c.groups + 1) / 2 : c.groups; }
+inline int64_t unit_reduced(const GroupedConv& c) { return paired(c) ? 16 : c.reduced; }
+inline int64_t unit_produced(const GroupedConv& c) { return paired(c) ? 16 : c.produced; }
+
+/// Produced channels in one register: the widest where a unit fills it.
 inline int lanes_of(const GroupedConv& c) {
-  return widest_lanes == 16 && (c.produced % 16 == 0 || c.produced % 16 > 8) ? 16 : narrow_lanes;
+  const int64_t produced = unit_produced(c);
+  return widest_lanes == 16 && (produced % 16 == 0 || produced % 16 > 8) ? 16 : narrow_lanes;
+}
+inline int64_t result_blocks(const GroupedConv& c) { return (unit_produced(c) + lanes_of(c) - 1) / lanes_of(c); }
+
+/// Channels of a copied block.
+constexpr int slot_of(bool pair) { return pair ? 16 : block; }
+inline int64_t input_blocks(const GroupedConv& c) {
+  return (unit_reduced(c) + slot_of(paired(c)) - 1) / slot_of(paired(c));
 }
 
-inline int64_t result_blocks(const GroupedConv& c) { return (c.produced + lanes_of(c) - 1) / lanes_of(c); }
-
-inline int64_t input_blocks(const GroupedConv& c) { return (c.reduced + block - 1) / block; }
+/// The value of one channel for all lanes; of a pair: of each group's channel for its half of the lanes.
+template <int lanes, bool pair>
+struct Spread {
+  typename Vector<lanes>::index index{};
+  explicit Spread(int channel) {
+    for (int l = 0; l < lanes; ++l) index[l] = channel + l / block * block;
+  }
+  void next() { index += 1; }
+  [[gnu::always_inline]] typename Vector<lanes>::type of(const float* pixel) const {
+    return __builtin_shuffle(*reinterpret_cast<const typename Vector<lanes>::type*>(pixel), index);
+  }
+};
+template <int lanes>
+struct Spread<lanes, false> {
+  int channel;
+  explicit Spread(int first) : channel(first) {}
+  void next() { ++channel; }
+  [[gnu::always_inline]] typename Vector<lanes>::type of(const float* pixel) const {
+    return typename Vector<lanes>::type{} + pixel[channel];
+  }
+};
 
 inline Relation relation_of(const GroupedConv& c) {
   return c.stride == 1 ? same_size : c.gradient ? doubling : halving;
@@ -99,11 +132,11 @@ struct Ahead {
   }
 };
 
-/// A copy of the channels of some groups: to (group, channel block, image, row, column, slot), where a channel block is
-/// `slot` channels (zeros behind the group's last), with a zero column before the first and zeros up to `columns`.
+/// A copy of the channels of some units: to (unit, channel block, image, row, column, slot), where a channel block is
+/// `slot` channels (zeros behind the unit's last), with a zero column before the first and zeros up to `columns`.
 struct ChannelCopy {
   int64_t h, w, channels;     // of the images; channels: of all groups
-  int64_t group_channels;     // of one group
+  int64_t unit_channels;      // of one unit
   int64_t columns;            // of the copy, with the zero ones
   int64_t row, image, plane;  // floats of the copy
 };
@@ -111,15 +144,20 @@ struct ChannelCopy {
 /// So many floats that planes do not fall on the same cache sets: an odd number of cache lines.
 inline int64_t plane_floats(int64_t floats) { return ((floats + 15) / 16 | 1) * 16; }
 
-/// Reads whole pixels in their order, once, for all groups: memory likes that much better than a group at a time.
+/// Reads whole pixels in their order, once, for all units: memory likes that much better than a unit at a time.
 template <int slot>
 [[gnu::always_inline]] inline void copy_rows(const ChannelCopy& k, const float* images, int64_t first_image, int64_t n,
-                                             Rows rows, int64_t first_group, int64_t groups, float* copy) {
+                                             Rows rows, int64_t first_unit, int64_t units, float* copy) {
   using V = typename Vector<slot>::type;
-  const int64_t blocks = (k.group_channels + slot - 1) / slot, planes = groups * blocks;
+  const int64_t blocks = (k.unit_channels + slot - 1) / slot, planes = units * blocks;
+  const int64_t first_channel = first_unit * k.unit_channels;
+  // Planes whose channels are all there, one behind the other.
+  const int64_t whole = k.unit_channels != blocks * slot              ? 0
+                        : first_channel + planes * slot <= k.channels ? planes
+                                                                      : planes - 1;
   for (int64_t i = 0; i < n; ++i)
     for (int64_t y = rows.from; y < rows.to; ++y) {
-      const float* from = images + (((first_image + i) * k.h + y) * k.w) * k.channels + first_group * k.group_channels;
+      const float* from = images + (((first_image + i) * k.h + y) * k.w) * k.channels + first_channel;
       float* row = copy + i * k.image + (y - rows.from) * k.row;
       for (int64_t p = 0; p < planes; ++p) {
         float* to = row + p * k.plane;
@@ -128,16 +166,19 @@ template <int slot>
       }
       for (int64_t x = 0; x < k.w; ++x, from += k.channels) {
         float* to = row + (x + 1) * slot;
-        if (k.group_channels == blocks * slot) {
-          for (int64_t p = 0; p < planes; ++p)
-            *reinterpret_cast<V*>(to + p * k.plane) = *reinterpret_cast<const V*>(from + p * slot);
-        } else {
-          for (int64_t p = 0; p < planes; ++p) {
-            const int64_t first = p % blocks * slot, left = k.group_channels - first;
-            const float* channel = from + p / blocks * k.group_channels + first;
-            V value{};
-            for (int64_t c = 0; c < (left < slot ? left : slot); ++c) value[c] = channel[c];
-            *reinterpret_cast<V*>(to + p * k.plane) = value;
+        for (int64_t p = 0; p < whole; ++p)
+          *reinterpret_cast<V*>(to + p * k.plane) = *reinterpret_cast<const V*>(from + p * slot);
+        for (int64_t p = whole; p < planes; ++p) {
+          const int64_t in_unit = p % blocks * slot, channel = p / blocks * k.unit_channels + in_unit;
+          const int64_t of_unit = k.unit_channels - in_unit, there = k.channels - first_channel - channel;
+          const int64_t left = of_unit < there ? of_unit : there;
+          float* slots = to + p * k.plane;
+          if (left == 8 && slot == 16) {
+            using Half = typename Vector<8>::type;
+            *reinterpret_cast<Half*>(slots) = *reinterpret_cast<const Half*>(from + channel);
+            *reinterpret_cast<Half*>(slots + 8) = Half{};
+          } else {
+            for (int64_t c = 0; c < slot; ++c) slots[c] = c < left ? from[channel + c] : 0.f;
           }
         }
       }
