@@ -223,6 +223,25 @@ TEST(BatchNorm, RunningStatisticsMoveOnceASegmentWithTheUnbiasedVariance) {
   }
 }
 
+TEST(BatchNorm, ALargeResultStoredPastTheCachesIsTheSame) {
+  // An aligned y of more than 6 M elements is streamed; one that begins within a register is not.
+  const Case c = make(16, {{1, 640, 640}}, true, true);
+  const int64_t total = total_rows(c.segments) * 16;
+  std::vector<float> x(total), residual(total), gamma(16, 1.5f), beta(16, 0.1f), mean(16), rstd(16), y(total + 32, NAN);
+  for (int64_t i = 0; i < total; ++i)
+    x[i] = static_cast<float>(i * 7919 % 1000), residual[i] = static_cast<float>(i % 3);
+  float* aligned = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(y.data()) + 63) / 64 * 64);
+  Backend& cpu = backend(Device::cpu);
+  Workspace workspace(cpu.batch_norm_workspace(c.spec, c.segments));
+  const auto run_into = [&](float* to) {
+    cpu.batch_norm_forward(c.spec, c.segments, x.data(), residual.data(), gamma.data(), beta.data(), mean.data(),
+                           rstd.data(), nullptr, nullptr, to, workspace.data());
+    return std::vector<float>(to, to + total);
+  };
+  const std::vector<float> streamed = run_into(aligned);
+  EXPECT_EQ(streamed, run_into(aligned + 1));
+}
+
 TEST(BatchNorm, NotANumberIsNotHidden) {
   const Case c = make(3, {{1, 4, 4}}, true, false);
   Inputs in(c);

@@ -12,6 +12,12 @@ constexpr int64_t small_call = 16384;  ///< elements below which one thread is f
 constexpr int64_t column_block = 64;   ///< channels finished by one thread at a time
 constexpr int64_t partials = BatchNormCall::partial_rows, coefficient_rows = BatchNormCall::coefficient_rows;
 
+/// Beyond this a result has left the caches when its reader comes: it is stored past them.
+constexpr int64_t cached_elements = 6 << 20;
+
+template <bool>
+struct Choice {};
+
 struct Chunk {
   int64_t segment, row, rows;
 };
@@ -150,7 +156,7 @@ void finish_forward(const BatchNormCall& call, int64_t first, int64_t last) {
   }
 }
 
-template <class T, bool Relu, bool Residual>
+template <class T, bool Relu, bool Residual, bool Stream>
 void apply_forward(const BatchNormCall& call, int64_t index) {
   const int64_t channels = call.spec.channels, padded = call.padded;
   const Chunk chunk = locate(call, index);
@@ -167,10 +173,15 @@ void apply_forward(const BatchNormCall& call, int64_t index) {
         F v = fma(load(x + at, lanes) - mean, scale, beta);
         if constexpr (Residual) v += load(residual + at, lanes);
         if constexpr (Relu) v = v < 0.f ? F{} : v;
-        store(y + at, v, lanes);
+        if constexpr (Stream) {
+          stream(y + at, v);
+        } else {
+          store(y + at, v, lanes);
+        }
       }
     });
   });
+  if constexpr (Stream) _mm_sfence();
 }
 
 template <class T>
@@ -180,11 +191,18 @@ void forward_of(const BatchNormCall& call) {
         call, [&](int64_t i) { reduce_forward<T>(call, i); },
         [&](int64_t first, int64_t last) { finish_forward(call, first, last); }, [&](int64_t i) { apply(call, i); });
   };
-  if (call.spec.relu) {
-    call.residual ? run(apply_forward<T, true, true>) : run(apply_forward<T, true, false>);
-  } else {
-    call.residual ? run(apply_forward<T, false, true>) : run(apply_forward<T, false, false>);
+  auto with_residual = [&]<bool Stream>(Choice<Stream>) {
+    if (call.spec.relu) {
+      call.residual ? run(apply_forward<T, true, true, Stream>) : run(apply_forward<T, true, false, Stream>);
+    } else {
+      call.residual ? run(apply_forward<T, false, true, Stream>) : run(apply_forward<T, false, false, Stream>);
+    }
+  };
+  if constexpr (sizeof(T) == sizeof(float)) {
+    const bool whole = call.spec.channels % width == 0 && reinterpret_cast<uintptr_t>(call.y) % sizeof(F) == 0;
+    if (whole && all_rows(call) * call.spec.channels > cached_elements) return with_residual(Choice<true>{});
   }
+  with_residual(Choice<false>{});
 }
 
 void forward(const BatchNormCall& call) {

@@ -101,6 +101,17 @@ SACCADE_INLINE void store(T* p, F value, Full = {}) {
   __builtin_memcpy(p, &raw, sizeof raw);
 }
 
+/// A store past the caches, to an address of whole registers: for results that no cache will hold until they are read.
+SACCADE_INLINE void stream(float* p, F value) {
+#if defined(__AVX512F__)
+  _mm512_stream_ps(p, (__m512)value);
+#elif defined(__AVX2__)
+  _mm256_stream_ps(p, (__m256)value);
+#else
+  _mm_stream_ps(p, (__m128)value);
+#endif
+}
+
 #if defined(__AVX512F__)
 SACCADE_INLINE __mmask16 lanes(Part part) { return static_cast<__mmask16>((1u << part.n) - 1); }
 SACCADE_INLINE F load(const float* p, Part part) { return (F)_mm512_maskz_loadu_ps(lanes(part), p); }
