@@ -6,16 +6,45 @@
 #include <algorithm>
 
 namespace saccade::ssl {
+namespace {
 
-Tensor features(nn::Trunk& trunk, const ImageRange& images, int64_t count, int64_t batch) {
-  if (count < 1 || batch < 1)
-    fail(fmt::format("features: {} images in batches of {}; both must be positive", count, batch));
+/// The map (one segment of N images, C channels) averaged over the cells of a grid: (N, grid * grid * C).
+Tensor pool_to_grid(const Tensor& map, int64_t grid) {
+  const Segment s = map.segments().front();
+  const int64_t channels = map.dim(1);
+  const Tensor pooled = Tensor::zeros({s.n, grid * grid * channels});
+  const float* in = map.data<float>().data();
+  float* out = pooled.data<float>().data();
+#pragma omp parallel for schedule(static)
+  for (int64_t n = 0; n < s.n; ++n)
+    for (int64_t cell = 0; cell < grid * grid; ++cell) {
+      const int64_t i = cell / grid, j = cell % grid;
+      const int64_t top = i * s.h / grid, bottom = ((i + 1) * s.h + grid - 1) / grid;
+      const int64_t left = j * s.w / grid, right = ((j + 1) * s.w + grid - 1) / grid;
+      float* sum = out + (n * grid * grid + cell) * channels;
+      for (int64_t y = top; y < bottom; ++y)
+        for (int64_t x = left; x < right; ++x) {
+          const float* pixel = in + ((n * s.h + y) * s.w + x) * channels;
+          for (int64_t c = 0; c < channels; ++c) sum[c] += pixel[c];
+        }
+      const float share = 1.f / static_cast<float>((bottom - top) * (right - left));
+      for (int64_t c = 0; c < channels; ++c) sum[c] *= share;
+    }
+  return pooled;
+}
+
+}  // namespace
+
+Tensor features(nn::Trunk& trunk, const ImageRange& images, int64_t count, int64_t batch, int64_t grid) {
+  if (count < 1 || batch < 1 || grid < 1)
+    fail(fmt::format("features: {} images in batches of {}, grid {}; all must be positive", count, batch, grid));
   const NoGradScope no_grad;
   const EvaluationScope evaluation(trunk);
   Tensor all;
   for (int64_t first = 0; first < count; first += batch) {
     const int64_t last = std::min(count, first + batch);
-    const Tensor pooled = trunk.features(images(first, last));
+    const Tensor pooled =
+        grid == 1 ? trunk.features(images(first, last)) : pool_to_grid(trunk(images(first, last)), grid);
     if (pooled.dim(0) != last - first)
       fail(fmt::format("features: images [{}, {}) were asked for, {} came", first, last, pooled.dim(0)));
     if (!all.defined()) all = Tensor::empty({count, pooled.dim(1)}, pooled.dtype());

@@ -27,10 +27,13 @@ class EvaluationScope {
 /// Gives images [first, last) of a data set as an image tensor of last - first images, in order.
 using ImageRange = std::function<Tensor(int64_t first, int64_t last)>;
 
-/// Pooled features (count, C) of images [0, count): trunk.features() in evaluation mode, off the tape,
-/// `batch` images at a time. The trunk gets its mode back. Features do not depend on how images fall into batches
-/// beyond rounding: evaluation has no batch statistics.
-Tensor features(nn::Trunk& trunk, const ImageRange& images, int64_t count, int64_t batch = 512);
+/// Features (count, grid * grid * C) of images [0, count): the trunk's last map in evaluation mode, off the tape,
+/// `batch` images at a time, averaged over each cell of a grid x grid partition of the map (cells overlap by a row or
+/// column where the side is no multiple; cells from left to right, then down; C numbers each). With grid 1 that is
+/// trunk.features(), the pooled features. A grid of 2 keeps where in the image something is: better for centred
+/// photographs, as evaluations of SEER's RegNets pool their last map to (2, 1). The trunk gets its mode back. Features
+/// do not depend on how images fall into batches beyond rounding: evaluation has no batch statistics.
+Tensor features(nn::Trunk& trunk, const ImageRange& images, int64_t count, int64_t batch = 512, int64_t grid = 1);
 
 /// Rows chosen by index, as a new matrix.
 Tensor gather_rows(const Tensor& matrix, const std::vector<int64_t>& rows);
