@@ -50,8 +50,10 @@ void HealthMonitor::add(std::string name, double value, Band band) {
 
 bool HealthMonitor::lasts(const std::string& trouble, bool now, int64_t readings) {
   Streak& streak = streaks_[trouble];
-  streak.readings = now ? streak.readings + 1 : 0;
-  if (!now) streak.told = false;
+  // A metric near the edge of its band wavers: a reading outside takes back three, it does not start the count anew.
+  streak.readings = now ? streak.readings + 1 : std::max<int64_t>(streak.readings - 3, 0);
+  streak.calm = now ? 0 : streak.calm + 1;
+  if (streak.calm >= options_.patience) streak.told = false;
   return streak.readings >= std::max<int64_t>(readings, 1);
 }
 
@@ -90,21 +92,23 @@ std::vector<HealthMessage> HealthMonitor::observe(int64_t iteration, float loss,
   if (finite && iteration >= options_.settle_iterations) {
     std::vector<std::string> seen;
     bool lasting = stuck_long;
-    if (stuck_long)
-      seen.push_back(fmt::format("the loss has stayed at ln K = {:.3f} for {} iterations ({:.3f} now)", ln_k,
-                                 options_.stuck_iterations, loss));
     for (const Sign& sign : kCollapseSigns) {
       const auto metric = std::ranges::find(reading_.metrics, sign.metric, &HealthMetric::name);
       const bool alarm = metric->band == Band::alarm;
       lasting = lasts(sign.metric, alarm, options_.patience) || lasting;
       if (alarm) seen.push_back(fmt::format(fmt::runtime(sign.words), metric->value));
     }
-    if (!lasting) streaks_["collapse"].told = false;
-    if (lasting)
+    lasts("collapse", stuck_long || !seen.empty(), 1);
+    const std::string loss_words =
+        fmt::format("the loss has not come below ln K = {:.3f} for {} iterations (now {:.3f}), no better than chance",
+                    ln_k, options_.stuck_iterations, loss);
+    if (lasting && seen.empty())
+      say("collapse", Band::alarm, "the run is not learning: " + loss_words + ".", advice());
+    else if (lasting)
       say("collapse", Band::alarm,
-          fmt::format("the run has collapsed: {}. The network answers alike whatever it is shown, and its features are "
-                      "worth little.",
-                      fmt::join(seen, "; ")),
+          fmt::format("the run has collapsed: {}{}. The network answers alike whatever it is shown, and its features "
+                      "are worth little.",
+                      fmt::join(seen, "; "), stuck_long ? "; " + loss_words : ""),
           advice());
     if (lasts("rank", best_rank_ > 0 && rank_ < 0.25 * best_rank_, options_.patience))
       say("rank", Band::warn,

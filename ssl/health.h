@@ -43,8 +43,8 @@ struct HealthOptions {
   int64_t iterations_per_epoch = 500;
   /// Readings before this iteration are shown but not judged: a network's first steps look collapsed.
   int64_t settle_iterations = 200;
-  /// So many readings in a row must be in an alarm band before it is spoken of.
-  int64_t patience = 5;
+  /// So many readings must be in an alarm band, with few between them that are not, before it is spoken of.
+  int64_t patience = 15;
   /// The loss may stay within 1 % of ln K for so long after the prototypes are released.
   int64_t stuck_iterations = 500;
   int64_t spectrum_embeddings = 2048;  ///< gathered over readings for effective rank and spectrum
@@ -72,8 +72,9 @@ class HealthMonitor {
 
  private:
   struct Streak {
-    int64_t readings = 0;  ///< in a row
-    bool told = false;
+    int64_t readings = 0;  ///< with it, less three for each without
+    int64_t calm = 0;      ///< readings in a row without it
+    bool told = false;     ///< until it has been calm for `patience` readings
   };
 
   void measure_geometry(const StepTensors& step);

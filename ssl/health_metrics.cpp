@@ -65,13 +65,21 @@ void HealthMonitor::measure_geometry(const StepTensors& step) {
     add("view margin", 1.0);
     return;
   }
-  double same = 0, other = 0;
+  // All pairs of different images at once: sum over b != c of z_b . z'_c = (sum z) . (sum z') - sum over b of z_b .
+  // z'_b.
+  double same = 0, all = 0;
+  std::vector<double> sums(static_cast<size_t>(2 * dim));
   for (int64_t b = 0; b < step.batch; ++b) {
-    const float* z = row(step.embeddings, b);
-    same += dot(z, row(step.embeddings, step.batch + b), dim);
-    other += dot(z, row(step.embeddings, step.batch + (b + 1) % step.batch), dim);
+    const float *first = row(step.embeddings, b), *second = row(step.embeddings, step.batch + b);
+    same += dot(first, second, dim);
+    for (int64_t d = 0; d < dim; ++d) {
+      sums[static_cast<size_t>(d)] += double{first[d]};
+      sums[static_cast<size_t>(dim + d)] += double{second[d]};
+    }
   }
-  const double margin = (same - other) / static_cast<double>(step.batch);
+  for (int64_t d = 0; d < dim; ++d) all += sums[static_cast<size_t>(d)] * sums[static_cast<size_t>(dim + d)];
+  const auto images = static_cast<double>(step.batch);
+  const double margin = same / images - (all - same) / (images * (images - 1.0));
   add("view margin", margin, margin < 0.02 ? Band::alarm : Band::healthy);
 }
 
@@ -160,7 +168,7 @@ std::string HealthMonitor::state() const {
                       {"losses", losses_},
                       {"before queue", before_queue_},
                       {"readings of queue", readings_of_queue_}};
-  for (const auto& [name, streak] : streaks_) j["streaks"][name] = {streak.readings, streak.told};
+  for (const auto& [name, streak] : streaks_) j["streaks"][name] = {streak.readings, streak.calm, streak.told};
   return j.dump();
 }
 
@@ -185,7 +193,7 @@ void HealthMonitor::load_state(const std::string& json, const std::vector<NamedT
   streaks_.clear();
   if (j.contains("streaks"))
     for (const auto& [name, streak] : j.at("streaks").items())
-      streaks_[name] = {streak.at(0).get<int64_t>(), streak.at(1).get<bool>()};
+      streaks_[name] = {streak.at(0).get<int64_t>(), streak.at(1).get<int64_t>(), streak.at(2).get<bool>()};
   gathered_.clear();
   for (const NamedTensor& t : tensors)
     if (t.name == "gathered") gathered_.assign(t.tensor.data<float>().begin(), t.tensor.data<float>().end());

@@ -7,7 +7,8 @@
 
 #include <memory>
 
-/// A network and a data set that train in moments: 8 kinds of striped images, each sample with its own phase and noise.
+/// A network and a data set that train in moments: 8 kinds of striped images, each sample with its own phase, which
+/// views jitter, under noise.
 namespace saccade::testing {
 
 inline std::shared_ptr<nn::RegNet> tiny_trunk(uint64_t seed = 1) {
@@ -28,11 +29,11 @@ inline Batch tiny_batch(int64_t iteration, int64_t size = 16, uint64_t seed = 7)
   for (const int side : {16, 8})
     for (int crop = 0; crop < 2; ++crop)
       for (int64_t i = 0; i < size; ++i) {
-        Philox random(seed,
-                      Philox::mix(static_cast<uint64_t>(batch.iteration), static_cast<uint64_t>(batch.indices[i])),
-                      static_cast<uint64_t>(1000 * (side + crop)));
+        const auto image = static_cast<uint64_t>(batch.indices[static_cast<size_t>(i)]);
+        Philox own(seed, image), random(seed, Philox::mix(static_cast<uint64_t>(iteration), image),
+                                        static_cast<uint64_t>(1000 * (side + crop)));
         const int kind = batch.labels[static_cast<size_t>(i)];
-        const float phase = random.uniform(0.f, 6.28f);
+        const float phase = own.uniform(0.f, 6.28f) + random.uniform(-0.7f, 0.7f);
         for (int y = 0; y < side; ++y)
           for (int x = 0; x < side; ++x)
             *out++ = std::sin(phase + 0.4f * static_cast<float>((kind % 4 + 1) * (kind < 4 ? x : y))) +

@@ -1,4 +1,5 @@
 #include <gtest/gtest.h>
+#include <saccade/core/autograd.h>
 #include <saccade/core/io/checkpoint.h>
 #include <saccade/kernels/error.h>
 #include <saccade/ssl/trainer.h>
@@ -182,6 +183,7 @@ TEST(Trainer, EvaluatesOnTheWayWithoutDisturbingTheRun) {
   TrainerOptions options = tiny_run();
   options.evaluate_every = 7;
   options.evaluate = [&](int64_t) {
+    const NoGradScope no_grad;
     model.train(false);
     model(tiny_batch(0).images);
     return std::vector<std::pair<std::string, double>>{{"answer", 42.0}};
