@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <string>
 #include <vector>
 
 namespace saccade::data {
@@ -13,6 +14,16 @@ namespace saccade::data {
 /// seen; photos that have that very size (as those of an IDX file) are taken whole. The first sample that can be read
 /// decides for all.
 EvalView eval_view(const Source& source, int size);
+
+/// Labelled samples to learn from and others to be judged by. Both have the classes of `train`, by name.
+struct LabelledPair {
+  Source train, test;
+};
+
+/// Opens what two paths hold (see open_source()), without the samples that have no label. With one path: its two halves
+/// if it comes in two, else every fifth sample is kept to judge by.
+/// Throws Error when there are no labels, or when a class to be judged is none of those learned.
+LabelledPair labelled_pair(const std::string& train_path, const std::string& test_path = "", int channels = 3);
 
 /// One row for each sample that could be read.
 struct Rows {

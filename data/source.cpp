@@ -11,7 +11,7 @@ namespace saccade::data {
 
 namespace fs = std::filesystem;
 
-Source open_source(const std::string& path, bool train) {
+Source open_source(const std::string& path, bool train, int channels) {
   std::error_code ignored;
   if (!fs::exists(path, ignored)) throw Error(fmt::format("{}: there is no such folder or file", path));
   if (!fs::is_directory(path, ignored)) return idx(path);
@@ -23,10 +23,10 @@ Source open_source(const std::string& path, bool train) {
   if (fs::is_directory(train_folder, ignored)) {
     for (const char* name : {"test", "val"}) {
       const fs::path test_folder = fs::path(path) / name;
-      if (fs::is_directory(test_folder, ignored)) return folder(train ? train_folder : test_folder);
+      if (fs::is_directory(test_folder, ignored)) return folder(train ? train_folder : test_folder, channels);
     }
   }
-  return folder(path);
+  return folder(path, channels);
 }
 
 Source subset(const Source& source, std::vector<int64_t> indices) {

@@ -51,7 +51,8 @@ Source fashion_mnist(const std::string& path = "/usr/share/datasets/fashion-mnis
 /// What a path given by a person holds: a folder with IDX files of the usual names, a folder of images, or an IDX file.
 /// @param train  which half of a data set that comes in two; a folder with sub-folders `train` and `test` (or `val`) is
 ///               such a one too
-Source open_source(const std::string& path, bool train = true);
+/// @param channels  1 or 3: what the images of folders are converted to; IDX files keep what they have
+Source open_source(const std::string& path, bool train = true, int channels = 3);
 
 /// Some samples of a source, in the order given; labels and class names come along.
 Source subset(const Source& source, std::vector<int64_t> indices);

@@ -16,6 +16,7 @@ FitResult RunReporter::run(Trainer& trainer, const BatchSource& source) {
   trainer.observe(observer());
   try {
     const FitResult result = trainer.fit(source, folder_);
+    if (has_stepped_) list_unreadable(numbers_.done - 1);
     progress_.finish();
     write_page();
     return result;
@@ -49,8 +50,20 @@ TensorBoard& RunReporter::board(int64_t step) {
   return *board_;
 }
 
+void RunReporter::list_unreadable(int64_t step) {
+  if (!options_.unreadable) return;
+  const std::vector<std::string> all = options_.unreadable();
+  if (all.size() <= listed_) return;
+  progress_.say(fmt::format("{} images could not be read and others stood in for them; log.jsonl lists them, as {}",
+                            all.size(), all.back()));
+  log_.write("unreadable", step, {{"files", all}});
+  listed_ = all.size();
+}
+
 void RunReporter::on_step(const StepReport& s) {
+  if (has_stepped_ && s.epoch != epoch_) list_unreadable(s.iteration - 1);
   has_stepped_ = true;
+  epoch_ = s.epoch;
   log_.write("step", s.iteration,
              {{"loss", double{s.loss}},
               {"lr", double{s.lr}},

@@ -8,6 +8,7 @@
 #include <saccade/ssl/trainer.h>
 
 #include <cstdio>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -21,6 +22,8 @@ struct RunReportOptions {
   std::string title = "Saccade run", subtitle = {};
   int64_t epochs = 0;  ///< for the progress line; 0: unknown
   std::vector<std::pair<std::string, std::string>> configuration = {};
+  /// All samples that could not be read so far, each with its reason: asked at the end of each epoch and of the run.
+  std::function<std::vector<std::string>()> unreadable = {};
   std::FILE* to = stdout;  ///< the progress line and what the run has to say
 };
 
@@ -30,7 +33,8 @@ struct RunReportOptions {
 ///
 /// Lines of the log, by kind: "step" (loss, lr, epoch, images, seconds, waiting), "health" (the metrics by name),
 /// "message" (band, trouble, advice), "evaluation" (iterations: how many were done; the numbers by name), "notice"
-/// (text). "step" is the iteration, from 0; an evaluation stands at the last iteration before it.
+/// (text), "unreadable" (files: all that could not be read so far). "step" is the iteration, from 0; an evaluation
+/// stands at the last iteration before it.
 class RunReporter {
  public:
   RunReporter(const RunFolder& folder, RunReportOptions options);
@@ -55,6 +59,7 @@ class RunReporter {
   void on_health(const HealthReading& reading);
   void on_message(const HealthMessage& message);
   void on_evaluation(int64_t iteration, const std::vector<std::pair<std::string, double>>& numbers);
+  void list_unreadable(int64_t step);
   TensorBoard& board(int64_t step);
 
   std::filesystem::path folder_, page_;
@@ -64,6 +69,8 @@ class RunReporter {
   std::unique_ptr<TensorBoard> board_;  ///< made at the first step, which it has to know
   ProgressNumbers numbers_;
   bool has_stepped_ = false;
+  int64_t epoch_ = 0;
+  size_t listed_ = 0;  ///< unreadable samples
   std::vector<ReportTable> tables_;
   std::vector<Gallery> galleries_;
 };

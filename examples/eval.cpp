@@ -1,0 +1,72 @@
+/// How good are the features of a trained network? kNN and a linear classifier on labelled images.
+#include <saccade/ssl/eval/knn.h>
+#include <saccade/ssl/eval/linear_probe.h>
+
+#include "weights.h"
+
+using namespace saccade;
+
+struct Settings {
+  std::string train, test, knn = "20,0.07";
+  bool linear = false;
+  program::Weights weights;
+  program::Machine machine;
+
+  void flags(CLI::App& app) {
+    weights.flags(app);
+    app.add_option("--train", train, "Labelled images to learn from: a folder with one folder a class, or IDX files")
+        ->required()
+        ->group("Images");
+    app.add_option(
+           "--test", test,
+           "Labelled images to be judged by; without it the other half of --train (folders train/ and test/), or "
+           "every fifth image of it")
+        ->group("Images");
+    app.add_option("--knn", knn, "Neighbours and temperature of the vote")->capture_default_str()->group("Judging");
+    app.add_flag("--linear", linear, "Also a linear classifier on the frozen features")->group("Judging");
+    machine.flags(app);
+    app.set_config("--config", "", "Read flags from this TOML file; those given here win");
+    app.allow_config_extras(CLI::config_extras_mode::error);
+    app.footer("Example:\n  saccade-eval --weights runs/photos --train labelled/train --test labelled/test --linear");
+  }
+};
+
+ssl::KnnOptions parse_knn(const std::string& text) {
+  ssl::KnnOptions options;
+  char rest = 0;
+  if (std::sscanf(text.c_str(), "%ld,%f%c", &options.neighbours, &options.temperature, &rest) != 2 ||
+      options.neighbours < 1 || !(options.temperature > 0))
+    throw Error(fmt::format("--knn {}: expected neighbours and temperature, as 20,0.07", text));
+  return options;
+}
+
+int evaluate(CLI::App& app, Settings& s) {
+  s.machine.apply();
+  const ssl::KnnOptions knn = parse_knn(s.knn);
+  s.weights.load(app);
+  const auto [train, test] = data::labelled_pair(s.train, s.test, program::channels_of(s.weights.info.trunk));
+  const data::Rows bank = s.weights.features(train, s.machine.workers);
+  const data::Rows queries = s.weights.features(test, s.machine.workers);
+  fmt::print("{} images of {} classes to learn from, {} to be judged by, at {} x {} pixels; {} features\n",
+             bank.indices.size(), train.num_classes(), queries.indices.size(), s.weights.info.size, s.weights.info.size,
+             bank.rows.dim(1));
+
+  const auto print = [&](const std::string& name, const std::vector<int>& predicted) {
+    fmt::print("{:<32}{:7.2f} %\n", name, 100 * ssl::accuracy(predicted, queries.labels));
+    std::fflush(stdout);
+  };
+  print(fmt::format("kNN, k = {}, T = {}", knn.neighbours, knn.temperature),
+        ssl::knn_classify(bank.rows, bank.labels, queries.rows, knn));
+  if (s.linear) {
+    const ssl::LinearProbe probe = ssl::fit_linear_probe(bank.rows, bank.labels);
+    print(fmt::format("linear, L2 {:g}", probe.l2), probe.classify(queries.rows));
+  }
+  return 0;
+}
+
+int main(int argc, char** argv) {
+  Settings settings;
+  CLI::App app("Judges a trained network by labelled images: kNN and a linear classifier.", "saccade-eval");
+  settings.flags(app);
+  return program::run(app, {argv + 1, argv + argc}, [&] { return evaluate(app, settings); });
+}

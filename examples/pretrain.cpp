@@ -1,0 +1,186 @@
+/// Learns features from images that nobody labelled: SwAV on a folder of photos. Everything of a run lies in its
+/// folder; the same command goes on with a run that was stopped.
+#include <saccade/saccade.h>
+
+#include "pictures.h"
+#include "weights.h"
+
+using namespace saccade;
+
+struct Settings {
+  std::string data, run, trunk = "y_400mf", crops = "2x96@0.14-1+4x48@0.05-0.14", optimizer = "larc";
+  std::string names = "torchvision", knn_data;
+  std::vector<float> mean{0.485f, 0.456f, 0.406f}, std{0.229f, 0.224f, 0.225f};
+  int batch = 128;
+  int64_t checkpoint_every = 0, knn_every = 5;
+  uint64_t seed = 0;
+  float weight_decay = 1e-6f;
+  bool fresh = false;
+  data::MultiCrop views;
+  ssl::SwAVOptions swav;
+  ssl::TrainerOptions train = {.epochs = 100};
+  ssl::KnnOptions knn;
+  program::Machine machine;
+
+  void flags(CLI::App& app) {
+    const auto add = [&](const char* group, const char* flag, auto& value, const char* help) {
+      return app.add_option(flag, value, help)->group(group)->capture_default_str();
+    };
+    const char* group = "Run";
+    add(group, "--run", run, "Folder of the run: settings, log, checkpoints, trunk.safetensors, report.html")
+        ->required();
+    app.add_flag("--fresh", fresh, "Start over: remove what an earlier run left in the folder")
+        ->configurable(false)
+        ->group(group);
+    add(group, "--checkpoint-every", checkpoint_every, "Iterations between checkpoints; 0: each epoch");
+    add(group, "--keep", train.keep_checkpoints, "Checkpoints that are kept")->check(CLI::PositiveNumber);
+    add(group, "--seed", seed, "Of first weights, order and crops");
+    add(group, "--names", names, "Whose names trunk.safetensors has: torchvision, timm, vissl, classy, pycls, swav");
+    group = "Images";
+    add(group, "--data", data, "Folder of images (labels are not used), or of IDX files, or an IDX file")->required();
+    add(group, "--crops", crops, "COUNTxPIXELS[@AREA-AREA] joined by +; the first two crops are those that teach");
+    add(group, "--flip", views.flip_p, "Probability of a mirror image");
+    add(group, "--jitter", views.jitter_p, "Probability of colour jitter");
+    add(group, "--brightness", views.brightness, "Its strengths: for photos 0.8 0.8 0.8 0.2, for small images half");
+    add(group, "--contrast", views.contrast, "");
+    add(group, "--saturation", views.saturation, "");
+    add(group, "--hue", views.hue, "");
+    add(group, "--gray", views.grayscale_p, "Probability of grayscale");
+    add(group, "--blur", views.blur_p, "Probability of blur; 0 for images below about 64 pixels");
+    add(group, "--mean", mean, "Of red, green and blue in [0, 1]")->expected(3);
+    add(group, "--std", std, "")->expected(3);
+    group = "Model";
+    add(group, "--trunk", trunk, "y_200mf ... y_128gf, x_..., resnet50; y_400mf:stem=cifar for 32-pixel images");
+    add(group, "--prototypes", swav.prototypes, "About ten times the kinds of things you expect")
+        ->check(CLI::PositiveNumber)
+        ->default_str("batch + queue, at most 3000");
+    add(group, "--hidden", swav.hidden, "Width of the projection head")->default_str("the trunk's, at least 512");
+    add(group, "--dim", swav.dim, "Of embeddings");
+    add(group, "--head-bn", swav.head_bn, "Batch norm in the head");
+    add(group, "--temperature", swav.temperature, "Of predictions");
+    add(group, "--eps", swav.eps, "Softness of assignments: 0.03 when a run collapses");
+    add(group, "--sinkhorn", swav.sinkhorn_iterations, "Iterations of the assignment");
+    add(group, "--queue", swav.queue_length,
+        "Earlier embeddings that take part in assignments; a multiple of the batch");
+    add(group, "--queue-start", swav.queue_start_iteration, "Iteration")->default_str("a tenth of the run");
+    add(group, "--freeze", swav.freeze_prototypes_iterations, "Iterations with fixed prototypes")
+        ->default_str("1 epoch");
+    add(group, "--hard", swav.hard_assignment_iterations, "Iterations with one-hot assignments");
+    group = "Training";
+    add(group, "--epochs", train.epochs, "Passes over the images")->check(CLI::PositiveNumber);
+    add(group, "--batch", batch, "Images an iteration")->check(CLI::PositiveNumber);
+    add(group, "--optimizer", optimizer, "larc (SGD) or adamw")->check(CLI::IsMember({"larc", "adamw"}));
+    add(group, "--lr", train.lr, "Learning rate at its top")->default_str("0.6 (adamw: 0.001) x batch/256");
+    add(group, "--warmup", train.warmup_iterations, "Iterations")->default_str("0 (adamw, or batch > 512: a tenth)");
+    add(group, "--weight-decay", weight_decay, "");
+    group = "Watching";
+    add(group, "--knn-data", knn_data,
+        "Labelled images (a folder a class, or train/ and test/): kNN accuracy on the way");
+    add(group, "--knn-every", knn_every, "Epochs between kNN tests")->check(CLI::PositiveNumber);
+    add(group, "--knn-neighbours", knn.neighbours, "")->check(CLI::PositiveNumber);
+    add(group, "--knn-temperature", knn.temperature, "");
+    machine.flags(app);
+    app.set_config("--config", "", "Read flags from this TOML file; those given here win")->group("Run");
+    app.allow_config_extras(CLI::config_extras_mode::error);
+    app.footer(
+        "Example:\n  saccade-pretrain --data photos/ --run runs/photos --trunk y_400mf --epochs 100\n"
+        "Stop it with Ctrl-C; `saccade-pretrain --run runs/photos` goes on. docs/training.md tells how to choose.");
+  }
+};
+
+/// What may differ when a run goes on: nothing of it changes what is learned.
+const std::set<std::string> kMayDiffer{"run",      "checkpoint-every", "keep",           "names",
+                                       "knn-data", "knn-every",        "knn-neighbours", "knn-temperature",
+                                       "device",   "threads",          "workers"};
+
+int pretrain(CLI::App& app, Settings& s) {
+  s.machine.apply();
+  const nn::Names names = nn::names_of(s.names);
+  const bool plain_name = !s.trunk.starts_with("resnet") && s.trunk.find("in=") == std::string::npos;
+  if (plain_name && data::open_source(s.data).channels == 1)  // gray images: a network with one channel
+    s.trunk += s.trunk.find(':') == std::string::npos ? ":in=1" : ",in=1";
+  const auto trunk = nn::trunk(s.trunk, s.seed);
+  const int channels = program::channels_of(s.trunk);
+  const data::Source source = program::open_images(s.data, channels);
+  s.views.crops = data::parse_crops(s.crops);
+  std::copy_n(s.mean.begin(), 3, s.views.mean.begin());
+  std::copy_n(s.std.begin(), 3, s.views.std.begin());
+  data::Loader loader(source, s.views, {.batch = s.batch, .workers = s.machine.workers, .seed = s.seed});
+
+  const int64_t per_epoch = loader.batches_per_epoch(), iterations = s.train.epochs * per_epoch;
+  const bool larc = s.optimizer == "larc";
+  program::settle(app, "--prototypes", s.swav.prototypes, ssl::default_prototypes(s.batch, s.swav.queue_length));
+  program::settle(app, "--hidden", s.swav.hidden, std::max<int64_t>(512, trunk->out_channels()));
+  program::settle(app, "--queue-start", s.swav.queue_start_iteration, iterations / 10);
+  program::settle(app, "--freeze", s.swav.freeze_prototypes_iterations, per_epoch);
+  program::settle(app, "--lr", s.train.lr,
+                  static_cast<float>(larc ? ssl::default_larc_lr(s.batch) : ssl::default_adamw_lr(s.batch)));
+  program::settle(app, "--warmup", s.train.warmup_iterations,
+                  ssl::default_warmup(larc, s.batch, per_epoch, iterations));
+
+  ssl::SwAV model(trunk, s.swav, s.seed);
+  s.train.checkpoint_every = s.checkpoint_every;
+  const int size = s.views.crops[0].size;
+  const auto features = [&](const data::Source& from) {
+    const NoGradScope no_grad;
+    const ssl::EvaluationScope evaluation(*trunk);
+    return data::compute_rows(from, program::view_of(from, size, s.mean, s.std),
+                              [&](const Tensor& images) { return trunk->features(images); });
+  };
+  if (!s.knn_data.empty()) {
+    s.train.evaluate_every = s.knn_every * per_epoch;
+    s.train.evaluate = [&, pair = data::labelled_pair(s.knn_data, "", channels)](int64_t) {
+      const data::Rows bank = features(pair.train), queries = features(pair.test);
+      const auto found = ssl::knn_classify(bank.rows, bank.labels, queries.rows, s.knn);
+      return std::vector<std::pair<std::string, double>>{{"kNN", ssl::accuracy(found, queries.labels)}};
+    };
+  }
+  ssl::Trainer trainer(
+      model, larc ? optim::larc_sgd({.weight_decay = s.weight_decay}) : optim::adamw({.weight_decay = s.weight_decay}),
+      s.train);
+
+  ssl::RunFolder folder(s.run);
+  if (s.fresh) folder.clear();
+  if (ssl::RunFolder::holds_checkpoint(s.run)) program::check_same_settings(app, folder.config(), kMayDiffer);
+  io::write_file_atomically(folder.config(), app.config_to_str(true, true));
+  const auto settings = program::settings_of(app);
+  ssl::RunReporter reporter(
+      folder, {.title = fmt::format("SwAV on {}", s.data),
+               .subtitle = fmt::format("{} ({} parameters, {} features), {} images", s.trunk, trunk->parameter_count(),
+                                       trunk->out_channels(), source.size()),
+               .epochs = s.train.epochs,
+               .configuration = {settings.begin(), settings.end()},
+               .unreadable = [&] {
+                 std::vector<std::string> reasons;
+                 for (const data::Failure& f : loader.failures()) reasons.push_back(f.reason);
+                 return reasons;
+               }});
+  reporter.say(fmt::format(
+      "{} images, {} iterations an epoch; {}: {} parameters, {} features; {} prototypes, lr {:.3g}", source.size(),
+      per_epoch, s.trunk, trunk->parameter_count(), trunk->out_channels(), s.swav.prototypes, s.train.lr));
+  const ssl::FitResult result = reporter.run(trainer, loader);
+  if (result.interrupted) {
+    reporter.say(fmt::format("To go on: saccade-pretrain --run {}", program::shell_quoted(s.run)));
+  } else {
+    program::save_trunk(folder.trunk(), *trunk, names, {s.trunk, size, s.mean, s.std});
+    reporter.say(fmt::format("Trained. The network is in {}", folder.trunk().string()));
+  }
+  reporter.add(program::prototype_gallery(model, source, program::view_of(source, size, s.mean, s.std)));
+  reporter.write_page();
+  reporter.say(fmt::format("The report is {}", folder.report().string()));
+  return result.interrupted ? 130 : 0;
+}
+
+int main(int argc, char** argv) {
+  Settings settings;
+  CLI::App app("Learns features from a folder of images without labels (SwAV).", "saccade-pretrain");
+  settings.flags(app);
+  std::vector<std::string> arguments(argv + 1, argv + argc);
+  // A run that goes on has the settings it was started with, unless a configuration is given.
+  const std::filesystem::path run = program::argument_of(arguments, "--run");
+  const bool fresh = std::ranges::find(arguments, "--fresh") != arguments.end();
+  if (!run.empty() && !fresh && program::argument_of(arguments, "--config").empty() &&
+      ssl::RunFolder::holds_checkpoint(run) && std::filesystem::exists(run / "config.toml"))
+    arguments.insert(arguments.end(), {"--config", (run / "config.toml").string()});
+  return program::run(app, arguments, [&] { return pretrain(app, settings); });
+}

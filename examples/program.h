@@ -1,0 +1,150 @@
+#pragma once
+
+/// @file
+/// What the programs share around their work: parsing, complaints, and the configuration of a run.
+
+#include <fmt/format.h>
+#include <omp.h>
+#include <saccade/core/io/atomic_file.h>
+#include <saccade/kernels/error.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <new>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace saccade::program {
+
+/// Says one sentence on stderr, whatever the lines of `what`.
+inline void complain(const CLI::App& app, std::string what) {
+  std::replace(what.begin(), what.end(), '\n', ' ');
+  fmt::print(stderr, "{}: {}\n", app.get_name(), what);
+}
+
+/// A whole program: parses the arguments, then does the work. Wrong flags end with 2, errors with 1, each with a
+/// sentence on stderr.
+/// @param arguments  without the program's name
+inline int run(CLI::App& app, std::vector<std::string> arguments, const std::function<int()>& work) {
+  try {
+    try {
+      std::reverse(arguments.begin(), arguments.end());  // as CLI11 takes them
+      app.parse(arguments);
+    } catch (const CLI::ParseError& error) {
+      if (error.get_exit_code() == 0) return app.exit(error);  // --help
+      std::string what = error.what();
+      if (const std::string unknown = "INI was not able to parse "; what.starts_with(unknown))
+        what = "the configuration has an unknown key, " + what.substr(unknown.size());
+      complain(app, what + " (--help lists the flags)");
+      return 2;
+    }
+    return work();
+  } catch (const std::bad_alloc&) {
+    complain(app, "there is not enough memory");
+  } catch (const std::exception& error) {
+    complain(app, error.what());
+  }
+  return 1;
+}
+
+/// Where to compute, and with how many threads.
+struct Machine {
+  std::string device = "auto";
+  int threads = 0, workers = 0;
+
+  void flags(CLI::App& app) {
+    app.add_option("--device", device, "Where to compute: auto or cpu")->capture_default_str()->group("Machine");
+    app.add_option("--threads", threads, "Threads to compute with; 0: all cores")
+        ->check(CLI::Range(0, 4096))
+        ->capture_default_str()
+        ->group("Machine");
+    app.add_option("--workers", workers,
+                   "Threads that read images ahead; 0: the computing threads do it between steps, best on one machine "
+                   "without an accelerator")
+        ->check(CLI::Range(0, 1024))
+        ->capture_default_str()
+        ->group("Machine");
+  }
+  void apply() const {
+    if (device == "cuda") throw Error("this build has no CUDA: use --device cpu");
+    if (device != "auto" && device != "cpu") throw Error(fmt::format("--device {}: expected auto or cpu", device));
+    if (threads > 0) omp_set_num_threads(threads);
+  }
+};
+
+/// Gives a flag that nobody set the value found for it; the configuration then shows that.
+template <class T>
+void settle(CLI::App& app, const std::string& flag, T& value, T found) {
+  CLI::Option* option = app.get_option(flag);
+  if (option->count() > 0) return;
+  value = found;
+  option->default_str(fmt::format("{}", found));
+}
+
+/// The settings of a configuration text or file, lists joined by commas.
+inline std::map<std::string, std::string> settings_of(std::istream& text) {
+  std::map<std::string, std::string> settings;
+  for (const CLI::ConfigItem& item : CLI::ConfigTOML().from_config(text)) {
+    std::string value = CLI::detail::join(item.inputs, ",");
+    std::erase_if(value, [](char c) { return c == '[' || c == ']'; });
+    settings[item.fullname()] = value;
+  }
+  return settings;
+}
+inline std::map<std::string, std::string> settings_of_file(const std::filesystem::path& path) {
+  std::ifstream file(path);
+  if (!file) throw Error(fmt::format("{} cannot be read", path.string()));
+  return settings_of(file);
+}
+inline std::map<std::string, std::string> settings_of(const CLI::App& app) {
+  std::istringstream text(app.config_to_str(true));
+  return settings_of(text);
+}
+
+/// What an argument list says of a flag ("--run photos" or "--run=photos"), empty if nothing.
+inline std::string argument_of(const std::vector<std::string>& arguments, const std::string& flag) {
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    if (arguments[i] == flag && i + 1 < arguments.size()) return arguments[i + 1];
+    if (arguments[i].starts_with(flag + "=")) return arguments[i].substr(flag.size() + 1);
+  }
+  return "";
+}
+
+/// Throws Error, naming them, if the run was configured with other values than the program has now. Those that do not
+/// change what is learned may differ.
+inline void check_same_settings(const CLI::App& app, const std::filesystem::path& stored_path,
+                                const std::set<std::string>& may_differ) {
+  const auto stored = settings_of_file(stored_path);
+  auto now = settings_of(app);
+  for (const auto& [key, value] : stored) now.try_emplace(key, "");
+  std::string differences;
+  for (const auto& [key, value] : now) {
+    const auto at = stored.find(key);
+    const std::string before = at == stored.end() ? "" : at->second;
+    if (may_differ.contains(key) || before == value) continue;
+    differences += fmt::format("{}{} (was {}, now {})", differences.empty() ? "" : ", ", key,
+                               before.empty() ? "not set" : before, value.empty() ? "not set" : value);
+  }
+  if (!differences.empty())
+    throw Error(
+        fmt::format("{} was started with other settings: {}. Go on with the old ones, take another folder, or "
+                    "start over with --fresh.",
+                    stored_path.parent_path().string(), differences));
+}
+
+/// An argument as a shell takes it.
+inline std::string shell_quoted(const std::string& argument) {
+  if (!argument.empty() && argument.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+                                                      "_-./=:,@+%") == std::string::npos)
+    return argument;
+  std::string quoted = "'";
+  for (const char c : argument) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return quoted + "'";
+}
+
+}  // namespace saccade::program
