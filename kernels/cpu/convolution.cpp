@@ -51,7 +51,7 @@ ConvPlan make_plan(const ConvKey& key) {
     return plan_unfold(c, key.in, key.pass);
   const int64_t widest = key.pass == ConvPass::backward_weight ? 32 : 64;
   const bool grouped = c.groups > 1 && std::max(c.in_channels, c.out_channels) / c.groups <= widest;
-  if ((heavy || grouped) && grouped_is_possible(c)) return plan_grouped(c, key.in, key.pass, pairing_pays());
+  if ((heavy || grouped) && grouped_is_possible(c)) return plan_grouped(c, key.in, key.pass, pairing_pays(c));
   return plan_onednn(c, key.in, key.pass);
 }
 

@@ -84,11 +84,7 @@ bool grouped_is_possible(const Conv2d& c) {
   return c.kernel == 3 && c.padding == 1 && (c.stride == 1 || c.stride == 2) && c.dtype == DType::f32;
 }
 
-bool pairing_pays() {
-  // Zen 4 computes 512 bits in two halves: there, pairs only cost their shuffles.
-  static const bool full_width = cpu_isa() == Isa::avx512 && __builtin_cpu_is("amdfam19h") == 0;
-  return full_width;
-}
+bool pairing_pays(const Conv2d& c) { return c.groups % 2 == 0 || c.groups > 4; }
 
 ConvPlan plan_grouped(const Conv2d& c, const Segments& in, ConvPass pass, bool pair) {
   pair = pair && c.groups > 1 && c.in_channels == 8 * c.groups && c.out_channels == 8 * c.groups;

@@ -69,21 +69,27 @@ void compute(const Tile& t) {
     const float* w = t.weights[tap];
     const float* plane = t.source + t.row[tap];
     for (int64_t left = t.channels; left > 0; left -= block, plane += t.plane) {
+      const float* x = plane;
       Spread<lanes, pair> spread(0);
-      for (int64_t c = left < block ? left : block; c > 0; --c, spread.next(), w += 3 * lanes) {
+      for (int64_t c = left < block ? left : block; c > 0; --c, w += 3 * lanes) {
         const V w0 = *reinterpret_cast<const V*>(w), w1 = *reinterpret_cast<const V*>(w + lanes),
                 w2 = *reinterpret_cast<const V*>(w + 2 * lanes);
 #pragma GCC unroll 16
         for (int m = 0; m < M; ++m)
 #pragma GCC unroll 24
           for (int p = first; p < last; ++p) {
-            const V value = spread.of(plane + m * t.image + p * slot_of(pair));
+            const auto value = spread.of(x + m * t.image + p * slot_of(pair));
             const int r0 = result_column<relation, R>(p, 0), r1 = result_column<relation, R>(p, 1),
                       r2 = result_column<relation, R>(p, 2);
             if (r0 >= 0) sum[m][r0] += value * w0;
             if (r1 >= 0) sum[m][r1] += value * w1;
             if (r2 >= 0) sum[m][r2] += value * w2;
           }
+        if constexpr (pair) {
+          spread.next();
+        } else {
+          ++x;
+        }
       }
     }
   }

@@ -61,10 +61,7 @@ template <int lanes>
 struct Spread<lanes, false> {
   int channel;
   explicit Spread(int first) : channel(first) {}
-  void next() { ++channel; }
-  [[gnu::always_inline]] typename Vector<lanes>::type of(const float* pixel) const {
-    return typename Vector<lanes>::type{} + pixel[channel];
-  }
+  [[gnu::always_inline]] float of(const float* pixel) const { return pixel[channel]; }
 };
 
 inline Relation relation_of(const GroupedConv& c) {

@@ -69,6 +69,7 @@ void accumulate(const float* x, const float* dy, const Step& k, int64_t images, 
                 int first, float* gradient, Ahead& ahead) {
   using V = typename Vector<lanes>::type;
   constexpr int slot = slot_of(pair);
+  static_assert(!pair || inputs == block);  // `first` is 0 for pairs
   V sum[3][inputs];
 #pragma GCC unroll 3
   for (int kx = 0; kx < 3; ++kx)
@@ -78,7 +79,7 @@ void accumulate(const float* x, const float* dy, const Step& k, int64_t images, 
   for (int64_t n = 0; n < images; ++n)
     for (int64_t y = 0; y < rows; ++y) {
       ahead.step();
-      const float* pixel = x + n * k.x.image + y * stride * k.x.row;
+      const float* pixel = x + n * k.x.image + y * stride * k.x.row + first;
       const float* d = dy + n * k.dy.image + y * k.dy.row;
       for (int64_t p = 0; p < columns; ++p, pixel += stride * slot, d += lanes) {
         if constexpr (stride == 1) {
@@ -86,7 +87,7 @@ void accumulate(const float* x, const float* dy, const Step& k, int64_t images, 
                   left = *reinterpret_cast<const V*>(d - lanes);
 #pragma GCC unroll 8
           for (int c = 0; c < inputs; ++c) {
-            const V value = Spread<lanes, pair>(first + c).of(pixel);
+            const auto value = Spread<lanes, pair>(c).of(pixel);
             sum[0][c] += value * right;
             sum[1][c] += value * here;
             sum[2][c] += value * left;
@@ -96,8 +97,7 @@ void accumulate(const float* x, const float* dy, const Step& k, int64_t images, 
 #pragma GCC unroll 3
           for (int kx = 0; kx < 3; ++kx)
 #pragma GCC unroll 8
-            for (int c = 0; c < inputs; ++c)
-              sum[kx][c] += Spread<lanes, pair>(first + c).of(pixel + (kx - 1) * slot) * here;
+            for (int c = 0; c < inputs; ++c) sum[kx][c] += Spread<lanes, pair>(c).of(pixel + (kx - 1) * slot) * here;
         }
       }
     }
