@@ -153,11 +153,11 @@ TEST(Decode, AFileOfNoKnownFormatIsAnError) {
 }
 
 TEST(Decode, PnmSamplesAreScaledToEightBits) {
-  const std::string deep("P5 # sixteen bits\n2 1\n65535\n\xff\xff\x80\x00", 34), shallow("P5 2 1 3 \x01\x03", 11);
-  EXPECT_EQ(decode(std::vector<uint8_t>(deep.begin(), deep.end()), {.channels = 1}).pixels,
-            (std::vector<uint8_t>{255, 128}));
-  EXPECT_EQ(decode(std::vector<uint8_t>(shallow.begin(), shallow.end()), {.channels = 1}).pixels,
-            (std::vector<uint8_t>{85, 255}));
+  const auto pixels = []<size_t n>(const char(&file)[n]) {
+    return decode(std::vector<uint8_t>(file, file + n - 1), {.channels = 1}).pixels;
+  };
+  EXPECT_EQ(pixels("P5 # sixteen bits\n2 1\n65535\n\xff\xff\x80\x00"), (std::vector<uint8_t>{255, 128}));
+  EXPECT_EQ(pixels("P5 2 1 3 \x01\x03"), (std::vector<uint8_t>{85, 255}));
 }
 
 TEST(ReadFile, SaysWhatIsWrong) {
