@@ -1,5 +1,8 @@
 /// Features of all images of a folder, as a matrix that NumPy or safetensors reads, and a table of whose they are.
+#include <saccade/core/io/atomic_file.h>
 #include <saccade/core/io/npy.h>
+
+#include <cmath>
 
 #include "weights.h"
 

@@ -3,6 +3,7 @@
 #include <saccade/saccade.h>
 
 #include "pictures.h"
+#include "run_settings.h"
 #include "weights.h"
 
 using namespace saccade;
@@ -41,14 +42,14 @@ struct Settings {
     add(group, "--crops", crops, "COUNTxPIXELS[@AREA-AREA] joined by +; the first two crops are those that teach");
     add(group, "--flip", views.flip_p, "Probability of a mirror image");
     add(group, "--jitter", views.jitter_p, "Probability of colour jitter");
-    add(group, "--brightness", views.brightness, "Its strengths: for photos 0.8 0.8 0.8 0.2, for small images half");
-    add(group, "--contrast", views.contrast, "");
-    add(group, "--saturation", views.saturation, "");
-    add(group, "--hue", views.hue, "");
+    add(group, "--brightness", views.brightness, "Strength of colour jitter; half of it for small images");
+    add(group, "--contrast", views.contrast, "Likewise");
+    add(group, "--saturation", views.saturation, "Likewise");
+    add(group, "--hue", views.hue, "Largest turn of the colour circle, up to 0.5");
     add(group, "--gray", views.grayscale_p, "Probability of grayscale");
     add(group, "--blur", views.blur_p, "Probability of blur; 0 for images below about 64 pixels");
     add(group, "--mean", mean, "Of red, green and blue in [0, 1]")->expected(3);
-    add(group, "--std", std, "")->expected(3);
+    add(group, "--std", std, "Their standard deviations")->expected(3);
     group = "Model";
     add(group, "--trunk", trunk, "y_200mf ... y_128gf, x_..., resnet50; y_400mf:stem=cifar for 32-pixel images");
     add(group, "--prototypes", swav.prototypes, "About ten times the kinds of things you expect")
@@ -72,13 +73,13 @@ struct Settings {
     add(group, "--optimizer", optimizer, "larc (SGD) or adamw")->check(CLI::IsMember({"larc", "adamw"}));
     add(group, "--lr", train.lr, "Learning rate at its top")->default_str("0.6 (adamw: 0.001) x batch/256");
     add(group, "--warmup", train.warmup_iterations, "Iterations")->default_str("0 (adamw, or batch > 512: a tenth)");
-    add(group, "--weight-decay", weight_decay, "");
+    add(group, "--weight-decay", weight_decay, "Of all parameters");
     group = "Watching";
     add(group, "--knn-data", knn_data,
         "Labelled images (a folder a class, or train/ and test/): kNN accuracy on the way");
     add(group, "--knn-every", knn_every, "Epochs between kNN tests")->check(CLI::PositiveNumber);
-    add(group, "--knn-neighbours", knn.neighbours, "")->check(CLI::PositiveNumber);
-    add(group, "--knn-temperature", knn.temperature, "");
+    add(group, "--knn-neighbours", knn.neighbours, "That vote")->check(CLI::PositiveNumber);
+    add(group, "--knn-temperature", knn.temperature, "Of their votes");
     machine.flags(app);
     app.set_config("--config", "", "Read flags from this TOML file; those given here win")->group("Run");
     app.allow_config_extras(CLI::config_extras_mode::error);
@@ -98,7 +99,7 @@ int pretrain(CLI::App& app, Settings& s) {
   const nn::Names names = nn::names_of(s.names);
   const bool plain_name = !s.trunk.starts_with("resnet") && s.trunk.find("in=") == std::string::npos;
   if (plain_name && data::open_source(s.data).channels == 1)  // gray images: a network with one channel
-    s.trunk += s.trunk.find(':') == std::string::npos ? ":in=1" : ",in=1";
+    program::change(app, "--trunk", s.trunk, s.trunk + (s.trunk.find(':') == std::string::npos ? ":in=1" : ",in=1"));
   const auto trunk = nn::trunk(s.trunk, s.seed);
   const int channels = program::channels_of(s.trunk);
   const data::Source source = program::open_images(s.data, channels);
@@ -120,17 +121,12 @@ int pretrain(CLI::App& app, Settings& s) {
 
   ssl::SwAV model(trunk, s.swav, s.seed);
   s.train.checkpoint_every = s.checkpoint_every;
-  const int size = s.views.crops[0].size;
-  const auto features = [&](const data::Source& from) {
-    const NoGradScope no_grad;
-    const ssl::EvaluationScope evaluation(*trunk);
-    return data::compute_rows(from, program::view_of(from, size, s.mean, s.std),
-                              [&](const Tensor& images) { return trunk->features(images); });
-  };
+  const program::TrunkInfo info{s.trunk, s.views.crops[0].size, s.mean, s.std};
   if (!s.knn_data.empty()) {
     s.train.evaluate_every = s.knn_every * per_epoch;
     s.train.evaluate = [&, pair = data::labelled_pair(s.knn_data, "", channels)](int64_t) {
-      const data::Rows bank = features(pair.train), queries = features(pair.test);
+      const data::Rows bank = program::features(*trunk, pair.train, info);
+      const data::Rows queries = program::features(*trunk, pair.test, info);
       const auto found = ssl::knn_classify(bank.rows, bank.labels, queries.rows, s.knn);
       return std::vector<std::pair<std::string, double>>{{"kNN", ssl::accuracy(found, queries.labels)}};
     };
@@ -162,10 +158,10 @@ int pretrain(CLI::App& app, Settings& s) {
   if (result.interrupted) {
     reporter.say(fmt::format("To go on: saccade-pretrain --run {}", program::shell_quoted(s.run)));
   } else {
-    program::save_trunk(folder.trunk(), *trunk, names, {s.trunk, size, s.mean, s.std});
+    program::save_trunk(folder.trunk(), *trunk, names, info);
     reporter.say(fmt::format("Trained. The network is in {}", folder.trunk().string()));
   }
-  reporter.add(program::prototype_gallery(model, source, program::view_of(source, size, s.mean, s.std)));
+  reporter.add(program::prototype_gallery(model, source, program::view_of(source, info)));
   reporter.write_page();
   reporter.say(fmt::format("The report is {}", folder.report().string()));
   return result.interrupted ? 130 : 0;
@@ -175,12 +171,6 @@ int main(int argc, char** argv) {
   Settings settings;
   CLI::App app("Learns features from a folder of images without labels (SwAV).", "saccade-pretrain");
   settings.flags(app);
-  std::vector<std::string> arguments(argv + 1, argv + argc);
-  // A run that goes on has the settings it was started with, unless a configuration is given.
-  const std::filesystem::path run = program::argument_of(arguments, "--run");
-  const bool fresh = std::ranges::find(arguments, "--fresh") != arguments.end();
-  if (!run.empty() && !fresh && program::argument_of(arguments, "--config").empty() &&
-      ssl::RunFolder::holds_checkpoint(run) && std::filesystem::exists(run / "config.toml"))
-    arguments.insert(arguments.end(), {"--config", (run / "config.toml").string()});
-  return program::run(app, arguments, [&] { return pretrain(app, settings); });
+  return program::run(app, program::with_stored_settings({argv + 1, argv + argc}),
+                      [&] { return pretrain(app, settings); });
 }

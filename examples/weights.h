@@ -12,6 +12,7 @@
 #include <saccade/nn/interop.h>
 #include <saccade/nn/regnet.h>
 #include <saccade/nn/trunk.h>
+#include <saccade/ssl/eval/features.h>
 
 #include <algorithm>
 #include <map>
@@ -42,12 +43,19 @@ inline data::Source open_images(const std::string& path, int channels) {
 }
 
 /// How images of a source are shown to a network for evaluation.
-inline data::EvalView view_of(const data::Source& source, int size, const std::vector<float>& mean,
-                              const std::vector<float>& std) {
-  data::EvalView view = data::eval_view(source, size);
-  std::copy_n(mean.begin(), 3, view.mean.begin());
-  std::copy_n(std.begin(), 3, view.std.begin());
+inline data::EvalView view_of(const data::Source& source, const TrunkInfo& info) {
+  data::EvalView view = data::eval_view(source, info.size);
+  std::copy_n(info.mean.begin(), 3, view.mean.begin());
+  std::copy_n(info.std.begin(), 3, view.std.begin());
   return view;
+}
+
+/// Features of all images of a source.
+inline data::Rows features(nn::Trunk& trunk, const data::Source& source, const TrunkInfo& info, int workers = 0) {
+  const NoGradScope no_grad;
+  const ssl::EvaluationScope evaluation(trunk);
+  return data::compute_rows(source, view_of(source, info), [&](const Tensor& images) { return trunk.features(images); },
+                            {.batch = 128, .workers = workers});
 }
 
 inline void save_trunk(const std::filesystem::path& path, const nn::Trunk& trunk, nn::Names names,
@@ -149,14 +157,10 @@ inline void Weights::load(CLI::App& app) {
     throw Error(fmt::format("{} does not fit {}: {} (--allow-partial takes it all the same)", file.string(), info.trunk,
                             report.describe()));
   fmt::print("{} from {}: {}\n", info.trunk, file.string(), report.describe());
-  trunk->train(false);
 }
 
 inline data::Rows Weights::features(const data::Source& source, int workers) const {
-  const NoGradScope no_grad;
-  data::Rows rows = data::compute_rows(source, view_of(source, info.size, info.mean, info.std),
-                                       [&](const Tensor& images) { return trunk->features(images); },
-                                       {.batch = 128, .workers = workers});
+  data::Rows rows = program::features(*trunk, source, info, workers);
   for (const data::Failure& failure : rows.failures) fmt::print(stderr, "left out: {}\n", failure.reason);
   return rows;
 }

@@ -54,8 +54,9 @@ void RunReporter::list_unreadable(int64_t step) {
   if (!options_.unreadable) return;
   const std::vector<std::string> all = options_.unreadable();
   if (all.size() <= listed_) return;
-  progress_.say(fmt::format("{} images could not be read and others stood in for them; log.jsonl lists them, as {}",
-                            all.size(), all.back()));
+  progress_.say(fmt::format(
+      "Images that could not be read, so that others stood in for them: {}, all listed in log.jsonl; the last: {}",
+      all.size(), all.back()));
   log_.write("unreadable", step, {{"files", all}});
   listed_ = all.size();
 }

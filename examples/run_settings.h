@@ -1,0 +1,87 @@
+#pragma once
+
+/// @file
+/// The settings of a training run: found, stored in its folder, and the same when it goes on.
+
+#include <fmt/format.h>
+#include <saccade/ssl/report/run_folder.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "program.h"
+
+namespace saccade::program {
+
+/// Gives a flag that nobody set the value found for it; the configuration then shows that.
+template <class T>
+void settle(CLI::App& app, const std::string& flag, T& value, T found) {
+  CLI::Option* option = app.get_option(flag);
+  if (option->count() > 0) return;
+  value = found;
+  option->default_str(fmt::format("{}", found));
+}
+
+/// Gives a flag another value than it was given; the configuration then shows that.
+inline void change(CLI::App& app, const std::string& flag, std::string& value, const std::string& to) {
+  CLI::Option* option = app.get_option(flag);
+  option->clear();
+  option->add_result(to);
+  value = to;
+}
+
+/// What an argument list says of a flag ("--run photos" or "--run=photos"), empty if nothing.
+inline std::string argument_of(const std::vector<std::string>& arguments, const std::string& flag) {
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    if (arguments[i] == flag && i + 1 < arguments.size()) return arguments[i + 1];
+    if (arguments[i].starts_with(flag + "=")) return arguments[i].substr(flag.size() + 1);
+  }
+  return "";
+}
+
+/// The arguments of a run that goes on: with the settings it was started with, unless they name others.
+inline std::vector<std::string> with_stored_settings(std::vector<std::string> arguments) {
+  const std::filesystem::path run = argument_of(arguments, "--run");
+  const bool fresh = std::find(arguments.begin(), arguments.end(), "--fresh") != arguments.end();
+  if (!run.empty() && !fresh && argument_of(arguments, "--config").empty() && ssl::RunFolder::holds_checkpoint(run) &&
+      std::filesystem::exists(run / "config.toml"))
+    arguments.insert(arguments.end(), {"--config", (run / "config.toml").string()});
+  return arguments;
+}
+
+/// Throws Error, naming them, if the run was configured with other values than the program has now. Those that do not
+/// change what is learned may differ.
+inline void check_same_settings(const CLI::App& app, const std::filesystem::path& stored_path,
+                                const std::set<std::string>& may_differ) {
+  const auto stored = settings_of_file(stored_path);
+  auto now = settings_of(app);
+  for (const auto& [key, value] : stored) now.try_emplace(key, "");
+  std::string differences;
+  for (const auto& [key, value] : now) {
+    const auto at = stored.find(key);
+    const std::string before = at == stored.end() ? "" : at->second;
+    if (may_differ.contains(key) || before == value) continue;
+    differences += fmt::format("{}{} (was {}, now {})", differences.empty() ? "" : ", ", key,
+                               before.empty() ? "not set" : before, value.empty() ? "not set" : value);
+  }
+  if (!differences.empty())
+    throw Error(
+        fmt::format("{} was started with other settings: {}. Go on with the old ones, take another folder, or "
+                    "start over with --fresh.",
+                    stored_path.parent_path().string(), differences));
+}
+
+/// An argument as a shell takes it.
+inline std::string shell_quoted(const std::string& argument) {
+  if (!argument.empty() && argument.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+                                                      "_-./=:,@+%") == std::string::npos)
+    return argument;
+  std::string quoted = "'";
+  for (const char c : argument) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return quoted + "'";
+}
+
+}  // namespace saccade::program

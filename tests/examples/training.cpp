@@ -1,0 +1,246 @@
+#include <gtest/gtest.h>
+#include <saccade/core/io/checkpoint.h>
+#include <saccade/core/io/npy.h>
+#include <saccade/core/io/safetensors.h>
+#include <saccade/nn/interop.h>
+#include <saccade/nn/regnet.h>
+#include <saccade/ssl/report/run_log.h>
+
+#include <cmath>
+#include <set>
+
+#include "programs.h"
+
+namespace saccade::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::vector<int64_t> logged_steps(const fs::path& run) {
+  std::vector<int64_t> steps;
+  for (const ssl::LogLine& line : ssl::read_run_log(run / "log.jsonl"))
+    if (line.kind == "step") steps.push_back(line.step);
+  return steps;
+}
+
+std::vector<int64_t> first_numbers(int64_t count) {
+  std::vector<int64_t> numbers;
+  for (int64_t i = 0; i < count; ++i) numbers.push_back(i);
+  return numbers;
+}
+
+int64_t lines_of(const fs::path& file) {
+  const std::string text = fs::exists(file) ? content_of(file) : "";
+  return std::count(text.begin(), text.end(), '\n');
+}
+
+/// The share that a line of saccade-eval's table says.
+double percentage(const std::string& table, const std::string& row) {
+  const size_t at = table.find(row), end = table.find('%', at);
+  if (at == std::string::npos || end == std::string::npos) return NAN;
+  return std::stod(table.substr(table.rfind(' ', end - 2), end));
+}
+
+TEST(Programs, PretrainThenEvaluateThenEmbed) {
+  const TemporaryFolder folder;
+  make_photos(folder / "photos");
+  put(folder / "photos" / "a" / "zz.jpg", "no picture");
+  const fs::path run_folder = folder / "runs" / "first";
+  const Outcome trained = run("pretrain", tiny_training(folder / "photos", run_folder, 4,
+                                                        {"--knn-data", (folder / "photos").string(), "--knn-every", "2",
+                                                         "--names", "timm", "--knn-neighbours", "5"}));
+  ASSERT_EQ(trained.status, 0) << trained.out << trained.err;
+  EXPECT_NE(trained.out.find("kNN"), std::string::npos);
+  EXPECT_EQ(logged_steps(run_folder), first_numbers(24));
+
+  std::set<std::string> kinds;
+  std::vector<std::string> unreadable;
+  for (const ssl::LogLine& line : ssl::read_run_log(run_folder / "log.jsonl")) {
+    kinds.insert(line.kind);
+    if (line.kind == "unreadable") unreadable = line.lists.at("files");
+  }
+  EXPECT_EQ(kinds, (std::set<std::string>{"evaluation", "health", "notice", "step", "unreadable"}));
+  ASSERT_EQ(unreadable.size(), 1U);
+  EXPECT_NE(unreadable[0].find("zz.jpg"), std::string::npos);
+
+  const std::string page = content_of(run_folder / "report.html");
+  for (const char* part : {"<svg", "data:image/png;base64,", "effective rank", "Learning rate", "What some prototypes"})
+    EXPECT_NE(page.find(part), std::string::npos) << part;
+  bool has_events = false;
+  for (const auto& entry : fs::directory_iterator(run_folder))
+    has_events |= entry.path().filename().string().starts_with("events.out.tfevents.");
+  EXPECT_TRUE(has_events);
+
+  // What it learned is wholly there, under the names asked for, and is what the last checkpoint holds.
+  const io::Safetensors file = io::load_safetensors(run_folder / "trunk.safetensors");
+  EXPECT_EQ(file.metadata.at("size"), "24");
+  const auto trunk = nn::regnet(file.metadata.at("trunk"), 99);
+  ASSERT_TRUE(nn::load_state_dict(*trunk, file.tensors, nn::Names::timm).complete());
+  const io::Checkpoint last = io::load_checkpoint(run_folder / "checkpoints" / "step-00000024.ckpt");
+  for (const NamedTensor& t : trunk->named_parameters()) {
+    const auto ours = t.tensor.data<float>(), theirs = last["model.trunk." + t.name].data<float>();
+    EXPECT_TRUE(std::equal(ours.begin(), ours.end(), theirs.begin(), theirs.end())) << t.name;
+  }
+
+  // The classes are plain: a network that sees anything at all tells them apart.
+  const Outcome judged = run("eval", {"--weights", run_folder.string(), "--train", (folder / "photos").string(),
+                                      "--knn", "5,0.07", "--linear"});
+  ASSERT_EQ(judged.status, 0) << judged.err;
+  EXPECT_GE(percentage(judged.out, "kNN, k = 5"), 70) << judged.out;
+  EXPECT_GE(percentage(judged.out, "linear"), 70) << judged.out;
+  EXPECT_NE(judged.err.find("zz.jpg"), std::string::npos);
+
+  const std::vector<std::string> embed{"--weights", run_folder.string(), "--data", (folder / "photos").string()};
+  const auto with = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), embed.begin(), embed.end());
+    return run("embed", arguments);
+  };
+  const Outcome embedded = with({"--out", (folder / "f.npy").string(), "--unit"});
+  ASSERT_EQ(embedded.status, 0) << embedded.err;
+  EXPECT_NE(embedded.err.find("zz.jpg"), std::string::npos);
+  const Tensor features = io::read_npy(folder / "f.npy");
+  ASSERT_EQ(features.shape(), (Shape{48, trunk->out_channels()}));
+  double squares = 0;
+  for (const float v : features.slice(0, 1).data<float>()) squares += double{v} * double{v};
+  EXPECT_NEAR(squares, 1, 1e-5);
+  EXPECT_EQ(lines_of(folder / "f.csv"), 49);
+  EXPECT_NE(content_of(folder / "f.csv").find("\n47," + (folder / "photos" / "c" / "p.ppm").string() + ",c\n"),
+            std::string::npos);
+
+  ASSERT_EQ(with({"--out", (folder / "g.safetensors").string()}).status, 0);
+  EXPECT_EQ(io::load_safetensors(folder / "g.safetensors")["features"].shape(), features.shape());
+}
+
+TEST(Programs, WorkersChangeNothing) {
+  const TemporaryFolder folder;
+  make_photos(folder / "photos");
+  std::string first;
+  for (const char* workers : {"0", "1", "2", "4"}) {
+    const fs::path run_folder = folder / (std::string("run") + workers);
+    const Outcome trained = run("pretrain", tiny_training(folder / "photos", run_folder, 2, {"--workers", workers}));
+    ASSERT_EQ(trained.status, 0) << trained.err;
+    const std::string bytes = content_of(run_folder / "trunk.safetensors");
+    if (first.empty()) first = bytes;
+    EXPECT_TRUE(bytes == first) << workers << " workers";
+  }
+}
+
+TEST(Programs, KilledAtTenMomentsAndResumedGivesTheSameBits) {
+  const TemporaryFolder folder, words;
+  make_photos(folder / "photos");
+  const std::vector<std::string> often{"--checkpoint-every", "7", "--queue", "16", "--queue-start", "30"};
+  const Outcome whole = run("pretrain", tiny_training(folder / "photos", folder / "whole", 40, often));
+  ASSERT_EQ(whole.status, 0) << whole.err;
+
+  const fs::path run_folder = folder / "killed";
+  const auto arguments = tiny_training(folder / "photos", run_folder, 40, often);
+  Philox random(2024);
+  int killed = 0;
+  for (int i = 0; i < 10; ++i) {
+    Process process("pretrain", arguments, words.path());
+    // Some lines into this sitting: the first of which may replace those of an earlier one.
+    const auto lines = static_cast<int64_t>(random.below(25));
+    int64_t seen = 0;
+    uintmax_t size = 0;
+    wait_until(process, [&] {
+      std::error_code none;
+      const uintmax_t now = fs::file_size(run_folder / "log.jsonl", none);
+      if (!none && now != size) {
+        size = now;
+        ++seen;
+      }
+      return seen > lines;
+    });
+    std::this_thread::sleep_for(std::chrono::microseconds(random.below(8000)));
+    process.signal(SIGKILL);
+    killed += process.wait() == -SIGKILL ? 1 : 0;
+  }
+  EXPECT_GE(killed, 8);
+  EXPECT_FALSE(io::checkpoint_steps(run_folder / "checkpoints").empty());
+  const Outcome rest = run("pretrain", arguments);
+  ASSERT_EQ(rest.status, 0) << rest.err;
+  EXPECT_NE(rest.out.find("Going on from"), std::string::npos) << rest.out;
+  EXPECT_TRUE(content_of(run_folder / "trunk.safetensors") == content_of(folder / "whole" / "trunk.safetensors"));
+  EXPECT_EQ(logged_steps(run_folder), first_numbers(240));
+}
+
+TEST(Programs, AnInterruptedRunSaysHowToGoOn) {
+  const TemporaryFolder folder, words;
+  make_photos(folder / "photos");
+  ASSERT_EQ(run("pretrain", tiny_training(folder / "photos", folder / "whole", 30)).status, 0);
+
+  const fs::path run_folder = folder / "it's mine";
+  Process process("pretrain", tiny_training(folder / "photos", run_folder, 30), words.path());
+  ASSERT_TRUE(wait_until(process, [&] { return lines_of(run_folder / "log.jsonl") > 10; })) << process.err();
+  process.signal(SIGINT);
+  ASSERT_EQ(process.wait(), 130) << process.err();
+  ASSERT_EQ(io::checkpoint_steps(run_folder / "checkpoints").size(), 1U + (logged_steps(run_folder).size() > 6));
+  EXPECT_EQ(io::checkpoint_steps(run_folder / "checkpoints").back(),
+            static_cast<int64_t>(logged_steps(run_folder).size()));
+  EXPECT_TRUE(fs::exists(run_folder / "report.html"));
+  EXPECT_FALSE(fs::exists(run_folder / "trunk.safetensors"));
+
+  // The command it printed, through a shell.
+  const std::string out = process.out(), start = "To go on: saccade-pretrain ";
+  const size_t at = out.find(start);
+  ASSERT_NE(at, std::string::npos) << out;
+  const std::string flags = out.substr(at + start.size(), out.find('\n', at) - at - start.size());
+  const std::string command =
+      std::string("OMP_NUM_THREADS=1 '") + SACCADE_BIN + "/saccade-pretrain' " + flags + " > /dev/null";
+  ASSERT_EQ(std::system(command.c_str()), 0) << command;
+  EXPECT_TRUE(content_of(run_folder / "trunk.safetensors") == content_of(folder / "whole" / "trunk.safetensors"));
+  EXPECT_EQ(logged_steps(run_folder), first_numbers(180));
+
+  // A half-trained network can be judged too.
+  fs::remove(run_folder / "trunk.safetensors");
+  const Outcome judged =
+      run("eval", {"--weights", run_folder.string(), "--train", (folder / "photos").string(), "--knn", "5,0.1"});
+  EXPECT_EQ(judged.status, 0) << judged.err;
+}
+
+TEST(Programs, AConfigurationIsReadAndWrittenAndFlagsWin) {
+  const TemporaryFolder folder;
+  make_photos(folder / "photos");
+  ASSERT_EQ(run("pretrain", tiny_training(folder / "photos", folder / "first", 1)).status, 0);
+  const std::string config = (folder / "first" / "config.toml").string();
+  const Outcome again = run("pretrain", {"--config", config, "--run", (folder / "second").string()});
+  ASSERT_EQ(again.status, 0) << again.err;
+  EXPECT_TRUE(content_of(folder / "first" / "trunk.safetensors") ==
+              content_of(folder / "second" / "trunk.safetensors"));
+  ASSERT_EQ(run("pretrain", {"--config", config, "--run", (folder / "third").string(), "--seed", "5"}).status, 0);
+  EXPECT_NE(content_of(folder / "third" / "config.toml").find("\nseed=5\n"), std::string::npos);
+  EXPECT_FALSE(content_of(folder / "first" / "trunk.safetensors") ==
+               content_of(folder / "third" / "trunk.safetensors"));
+
+  put(folder / "wrong.toml", "epoch=3\n");
+  const Outcome refused = run("pretrain", tiny_training(folder / "photos", folder / "fourth", 1,
+                                                        {"--config", (folder / "wrong.toml").string()}));
+  EXPECT_EQ(refused.status, 2);
+  EXPECT_NE(refused.err.find("unknown key, epoch"), std::string::npos) << refused.err;
+  EXPECT_FALSE(fs::exists(folder / "fourth"));
+}
+
+TEST(Programs, AnotherConfigurationDoesNotGoOnWithARun) {
+  const TemporaryFolder folder;
+  make_photos(folder / "photos");
+  const auto arguments = tiny_training(folder / "photos", folder / "run", 1);
+  ASSERT_EQ(run("pretrain", arguments).status, 0);
+  const std::string before = content_of(folder / "run" / "config.toml");
+  const auto with = [&](const std::vector<std::string>& more) {
+    return run("pretrain", tiny_training(folder / "photos", folder / "run", 1, more));
+  };
+  const Outcome refused = with({"--lr", "0.5", "--eps", "0.03"});
+  EXPECT_EQ(refused.status, 1);
+  EXPECT_NE(refused.err.find("eps (was 0.05, now 0.03), lr (was 0.01875, now 0.5)"), std::string::npos) << refused.err;
+  EXPECT_EQ(content_of(folder / "run" / "config.toml"), before);
+
+  EXPECT_EQ(with({"--workers", "1", "--keep", "1"}).status, 0) << "these may change";
+  const std::string old_trunk = content_of(folder / "run" / "trunk.safetensors");
+  const Outcome fresh = with({"--lr", "0.5", "--fresh"});
+  ASSERT_EQ(fresh.status, 0) << fresh.err;
+  EXPECT_FALSE(content_of(folder / "run" / "trunk.safetensors") == old_trunk);
+  EXPECT_EQ(logged_steps(folder / "run"), first_numbers(6));
+}
+
+}  // namespace
+}  // namespace saccade::test
