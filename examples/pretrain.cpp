@@ -136,9 +136,7 @@ int pretrain(CLI::App& app, Settings& s) {
       s.train);
 
   ssl::RunFolder folder(s.run);
-  if (s.fresh) folder.clear();
-  if (ssl::RunFolder::holds_checkpoint(s.run)) program::check_same_settings(app, folder.config(), kMayDiffer);
-  io::write_file_atomically(folder.config(), app.config_to_str(true, true));
+  program::prepare(app, folder, s.fresh, kMayDiffer);
   const auto settings = program::settings_of(app);
   ssl::RunReporter reporter(
       folder, {.title = fmt::format("SwAV on {}", s.data),

@@ -4,6 +4,7 @@
 /// The settings of a training run: found, stored in its folder, and the same when it goes on.
 
 #include <fmt/format.h>
+#include <saccade/core/io/atomic_file.h>
 #include <saccade/ssl/report/run_folder.h>
 
 #include <algorithm>
@@ -72,6 +73,13 @@ inline void check_same_settings(const CLI::App& app, const std::filesystem::path
         fmt::format("{} was started with other settings: {}. Go on with the old ones, take another folder, or "
                     "start over with --fresh.",
                     stored_path.parent_path().string(), differences));
+}
+
+/// Makes a run's folder ready: emptied if the run starts over, else with the settings that it has; they are stored.
+inline void prepare(const CLI::App& app, ssl::RunFolder& folder, bool fresh, const std::set<std::string>& may_differ) {
+  if (fresh) folder.clear();
+  if (ssl::RunFolder::holds_checkpoint(folder.path())) check_same_settings(app, folder.config(), may_differ);
+  io::write_file_atomically(folder.config(), app.config_to_str(true, true));
 }
 
 /// An argument as a shell takes it.
