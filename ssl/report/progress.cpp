@@ -20,7 +20,8 @@ int width_of(std::FILE* to) {
 
 std::string thousands(double value) {
   std::string text = fmt::format("{:.0f}", value);
-  for (auto i = static_cast<std::ptrdiff_t>(text.size()) - 3; i > 0; i -= 3) text.insert(static_cast<size_t>(i), 1, ',');
+  for (auto i = static_cast<std::ptrdiff_t>(text.size()) - 3; i > 0; i -= 3)
+    text.insert(static_cast<size_t>(i), 1, ',');
   return text;
 }
 
