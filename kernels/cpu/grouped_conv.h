@@ -28,8 +28,7 @@ namespace saccade::kernels::cpu {
 struct GroupedConv {
   int64_t groups = 0, reduced = 0, produced = 0, stride = 1;
   bool gradient = false;
-  bool pair =
-      false;  ///< AVX-512, 8 to 8 channels: two groups share a register of 16 (elsewhere it makes no difference)
+  bool pair = false;  ///< two groups of 8 to 8 channels share a register of AVX-512; no difference elsewhere
 };
 
 /// Images of one segment on both sides.
