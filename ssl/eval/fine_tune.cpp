@@ -2,11 +2,16 @@
 #include <saccade/core/autograd.h>
 #include <saccade/core/layer.h>
 #include <saccade/core/ops.h>
+#include <saccade/core/random.h>
 #include <saccade/nn/init.h>
 #include <saccade/nn/optim/optimizer.h>
 #include <saccade/nn/schedule.h>
 #include <saccade/ssl/eval/fine_tune.h>
 #include <saccade/ssl/eval/linear_probe.h>
+
+#include <map>
+#include <numeric>
+#include <utility>
 
 namespace saccade::ssl {
 
@@ -28,6 +33,23 @@ Tensor labels_of_crops(const Batch& batch, int64_t classes) {
 }
 
 }  // namespace
+
+std::vector<int64_t> choose_per_class(std::span<const int> labels, int64_t count, uint64_t seed) {
+  std::vector<int64_t> order(labels.size()), chosen;
+  std::iota(order.begin(), order.end(), int64_t{0});
+  Philox random(seed);
+  for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random.below(static_cast<uint32_t>(i))]);
+  std::map<int, int64_t> taken;
+  for (const int label : labels)
+    if (label >= 0) taken[label] = 0;
+  if (taken.empty()) fail("choose_per_class: no sample has a label");
+  const int64_t each = count / static_cast<int64_t>(taken.size());
+  for (const int64_t i : order) {
+    const int label = labels[static_cast<size_t>(i)];
+    if (label >= 0 && taken[label]++ < each) chosen.push_back(i);
+  }
+  return chosen;
+}
 
 void copy_weights(const nn::Module& from, const nn::Module& to) {
   const auto source = from.named_tensors(), target = to.named_tensors();

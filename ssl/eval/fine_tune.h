@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <vector>
 
 namespace saccade::ssl {
@@ -37,6 +38,10 @@ struct Classifier {
 /// @param batches  gives batch number i, its labels filled in
 Classifier fine_tune(std::shared_ptr<nn::Trunk> trunk, const std::function<Batch(int64_t iteration)>& batches,
                      const FineTuneOptions& options = {});
+
+/// Which samples have labels in a low-shot test: `count` in all, as many of each class (rounded down), drawn by the
+/// seed. Samples of a negative label are passed over.
+std::vector<int64_t> choose_per_class(std::span<const int> labels, int64_t count, uint64_t seed = 0);
 
 /// Copies all parameters and buffers of `from` into `to`, which has the same architecture.
 void copy_weights(const nn::Module& from, const nn::Module& to);

@@ -142,6 +142,20 @@ TEST(LinearProbe, IsAtTheMinimumOfItsObjective) {
   for (const double v : residual) EXPECT_NEAR(v / 400, 0.0, 1e-3);
 }
 
+TEST(LowShot, TakesAsManyOfEachClass) {
+  std::vector<int> labels;
+  for (int i = 0; i < 1000; ++i) labels.push_back(i % 7 == 0 ? -1 : i % 4);
+  const auto chosen = ssl::choose_per_class(labels, 42, 5);
+  std::vector<int> counts(4);
+  for (const int64_t i : chosen) {
+    ASSERT_GE(labels[static_cast<size_t>(i)], 0);
+    ++counts[static_cast<size_t>(labels[static_cast<size_t>(i)])];
+  }
+  EXPECT_EQ(counts, (std::vector<int>{10, 10, 10, 10}));
+  EXPECT_EQ(chosen, ssl::choose_per_class(labels, 42, 5));
+  EXPECT_NE(chosen, ssl::choose_per_class(labels, 42, 6));
+}
+
 TEST(FineTune, LearnsLabelledBatchesAndIsRepeatable) {
   const auto batches = [](int64_t i) { return testing::tiny_batch(i % 8); };
   const ssl::FineTuneOptions options{.classes = 8, .iterations = 60, .trunk_lr = 5e-3f};
