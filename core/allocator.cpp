@@ -108,35 +108,35 @@ Allocator::~Allocator() {
   }
 }
 
-Allocator::Block Allocator::allocate(size_t requested, Tag tag) {
-  const size_t bytes = std::max(round_up(requested, kAlignment), kAlignment);
-  if (bytes < requested) throw OutOfMemory("out of memory: the size of an allocation overflows");
+Allocator::Block Allocator::allocate(size_t bytes, Tag tag) {
+  const size_t block_bytes = std::max(round_up(bytes, kAlignment), kAlignment);
+  if (block_bytes < bytes) throw OutOfMemory("out of memory: the size of an allocation overflows");
   Impl& a = *impl_;
   const std::lock_guard lock(a.mutex);
   size_t offset;
-  if (const auto fit = a.free_by_size.lower_bound({bytes, 0}); fit != a.free_by_size.end()) {
+  if (const auto fit = a.free_by_size.lower_bound({block_bytes, 0}); fit != a.free_by_size.end()) {
     const auto [size, at] = *fit;
     offset = at;
     a.erase_free(a.free_by_offset.find(at));
-    if (size > bytes) a.insert_free(at + bytes, size - bytes);
+    if (size > block_bytes) a.insert_free(at + block_bytes, size - block_bytes);
   } else {
     // Grow: a free block at the end of the arena is used as the beginning of the new one.
     offset = a.end;
     auto last = a.free_by_offset.empty() ? a.free_by_offset.end() : std::prev(a.free_by_offset.end());
     const bool extends = last != a.free_by_offset.end() && last->first + last->second == a.end;
     if (extends) offset = last->first;
-    if (a.budget != 0 && offset + bytes > a.budget)
-      a.refuse(bytes, tag, fmt::format("the budget of {}", human(static_cast<double>(a.budget))));
-    a.commit(offset + bytes, bytes, tag);
+    if (a.budget != 0 && offset + block_bytes > a.budget)
+      a.refuse(block_bytes, tag, fmt::format("the budget of {}", human(static_cast<double>(a.budget))));
+    a.commit(offset + block_bytes, block_bytes, tag);
     if (extends) a.erase_free(last);
-    a.end = offset + bytes;
+    a.end = offset + block_bytes;
     a.stats.reserved = static_cast<int64_t>(a.end);
   }
-  a.count(tag, static_cast<int64_t>(bytes));
+  a.count(tag, static_cast<int64_t>(block_bytes));
   ++a.stats.allocations;
   char* data = a.backed ? a.base + offset : nullptr;
-  if (data != nullptr) ASAN_UNPOISON_MEMORY_REGION(data, requested);
-  return {data, offset, bytes, tag};
+  if (data != nullptr) ASAN_UNPOISON_MEMORY_REGION(data, bytes);
+  return {data, offset, block_bytes, tag};
 }
 
 void Allocator::release(const Block& block) noexcept {

@@ -1,7 +1,5 @@
-#include <saccade/core/layer.h>
-
 #include <fmt/format.h>
-
+#include <saccade/core/layer.h>
 #include <saccade/kernels/error.h>
 
 namespace saccade {

@@ -139,7 +139,7 @@ std::optional<Checkpoint> latest_checkpoint(const fs::path& folder, std::vector<
     } catch (const OutOfMemory&) {
       throw;
     } catch (const Error& error) {
-      problems.push_back(error.what());
+      problems.emplace_back(error.what());
     }
   }
   if (steps.empty()) return std::nullopt;

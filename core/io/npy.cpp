@@ -148,7 +148,7 @@ Tensor read_npy(const std::filesystem::path& path) try {
   if (bytes != file.size() - prefix - length)
     throw Error(fmt::format("its shape {} needs {} bytes of data, it has {}", to_string(*shape), bytes,
                             file.size() - prefix - length));
-  const Tensor tensor = Tensor::empty(*shape, *dtype);
+  Tensor tensor = Tensor::empty(*shape, *dtype);
   if (tensor.device() == Device::cpu) file.read(prefix + length, tensor.raw(), tensor.bytes());
   return tensor;
 } catch (const OutOfMemory&) {

@@ -33,9 +33,8 @@ struct SafetensorsHeader {
 
 /// Checks every rule of the format: no key twice; offsets that follow one another from 0 without hole or overlap to the
 /// last of `data_bytes`; shapes that fill them, computed without overflow. Throws Error with the rule that was broken.
-/// Headers are at most 100 MB, their strings 4 MiB, ranks
-/// 64, and metadata 65,536 pairs.
-SafetensorsHeader parse_safetensors_header(std::string_view json, uint64_t data_bytes);
+/// Headers are at most 100 MB, their strings 4 MiB, ranks 64, and metadata 65,536 pairs.
+SafetensorsHeader parse_safetensors_header(std::string_view text, uint64_t data_bytes);
 SafetensorsHeader read_safetensors_header(const std::filesystem::path& path);
 
 struct Safetensors {

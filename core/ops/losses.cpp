@@ -19,7 +19,7 @@ void check_f32_matrix(const char* op, const Tensor& t) {
 
 /// A loss whose gradient at dloss = 1 was computed with it: backward only scales.
 void record_loss(const Tensor& loss, const char* op, const Tensor& input, const Tensor& gradient) {
-  autograd::record(loss, op, {input}, [gradient](Tensor dy, autograd::Gradients& to) mutable {
+  autograd::record(loss, op, {input}, [gradient = gradient](Tensor dy, autograd::Gradients& to) mutable {
     Tensor dx = std::move(gradient);
     backend(dy.device()).scale_by(dx.dtype(), dx.numel(), dx.raw(), f32(dy), dx.raw());
     to.give(0, std::move(dx));

@@ -80,7 +80,7 @@ struct SgdOptions {
   bool decay_vectors = true;  ///< false: no weight decay on biases and batch norm. SwAV decays all
 };
 
-/// Stochastic gradient descent with momentum and, if asked, LARC. State: momentum.<parameter>.
+/// Stochastic gradient descent with momentum and, if asked, LARC. State: `momentum.<parameter>`.
 class Sgd final : public Optimizer {
  public:
   Sgd(std::vector<ParameterGroup> groups, const SgdOptions& options);
@@ -98,7 +98,7 @@ struct AdamWOptions {
 };
 
 /// Adam with decoupled weight decay (Loshchilov & Hutter 2019). Bias correction counts each parameter's own updates.
-/// State: exp_avg.<parameter>, exp_avg_sq.<parameter>, step.<parameter> (one i64).
+/// State: `exp_avg.<parameter>`, `exp_avg_sq.<parameter>`, `step.<parameter>` (one i64).
 class AdamW final : public Optimizer {
  public:
   AdamW(std::vector<ParameterGroup> groups, const AdamWOptions& options);
