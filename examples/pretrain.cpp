@@ -169,6 +169,6 @@ int main(int argc, char** argv) {
   Settings settings;
   CLI::App app("Learns features from a folder of images without labels (SwAV).", "saccade-pretrain");
   settings.flags(app);
-  return program::run(app, program::with_stored_settings({argv + 1, argv + argc}),
-                      [&] { return pretrain(app, settings); });
+  return program::run(
+      app, {argv + 1, argv + argc}, [&] { return pretrain(app, settings); }, program::take_stored_settings);
 }

@@ -28,9 +28,12 @@ inline void complain(const CLI::App& app, std::string what) {
 /// A whole program: parses the arguments, then does the work. Wrong flags end with 2, errors with 1, each with a
 /// sentence on stderr.
 /// @param arguments  without the program's name
-inline int run(CLI::App& app, std::vector<std::string> arguments, const std::function<int()>& work) {
+/// @param complete   adds arguments that follow from those given
+inline int run(CLI::App& app, std::vector<std::string> arguments, const std::function<int()>& work,
+               const std::function<void(std::vector<std::string>& arguments)>& complete = {}) {
   try {
     try {
+      if (complete) complete(arguments);
       std::reverse(arguments.begin(), arguments.end());  // as CLI11 takes them
       app.parse(arguments);
     } catch (const CLI::ParseError& error) {

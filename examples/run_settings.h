@@ -43,14 +43,13 @@ inline std::string argument_of(const std::vector<std::string>& arguments, const 
   return "";
 }
 
-/// The arguments of a run that goes on: with the settings it was started with, unless they name others.
-inline std::vector<std::string> with_stored_settings(std::vector<std::string> arguments) {
+/// Completes the arguments of a run that goes on with the settings it was started with, unless they name others.
+inline void take_stored_settings(std::vector<std::string>& arguments) {
   const std::filesystem::path run = argument_of(arguments, "--run");
   const bool fresh = std::find(arguments.begin(), arguments.end(), "--fresh") != arguments.end();
   if (!run.empty() && !fresh && argument_of(arguments, "--config").empty() && ssl::RunFolder::holds_checkpoint(run) &&
       std::filesystem::exists(run / "config.toml"))
     arguments.insert(arguments.end(), {"--config", (run / "config.toml").string()});
-  return arguments;
 }
 
 /// Throws Error, naming them, if the run was configured with other values than the program has now. Those that do not

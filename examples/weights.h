@@ -95,18 +95,34 @@ struct Weights {
   data::Rows features(const data::Source& source, int workers) const;
 };
 
-/// The tensors of a file that are a trunk's, without classifier or heads, under names of that trunk.
-inline std::vector<NamedTensor> trunk_tensors(std::vector<NamedTensor> tensors) {
-  const std::string inside = "model.trunk.";  // of one of our checkpoints
-  const bool checkpoint = std::ranges::any_of(tensors, [&](const auto& t) { return t.name.starts_with(inside); });
-  std::vector<NamedTensor> trunk;
-  for (NamedTensor& t : tensors) {
-    if (checkpoint && !t.name.starts_with(inside)) continue;
-    if (checkpoint) t.name.erase(0, inside.size());
-    const std::string name = t.name.starts_with("module.") ? t.name.substr(7) : t.name;
-    if (!name.starts_with("fc.") && !name.starts_with("head.")) trunk.push_back(std::move(t));
+/// Takes a trunk out of one of our checkpoints, which hold tensors as they are in memory.
+inline nn::LoadReport load_from_checkpoint(const nn::Trunk& trunk, const std::vector<NamedTensor>& tensors) {
+  const std::string inside = "model.trunk.";
+  std::map<std::string, Tensor> given;
+  for (const NamedTensor& t : tensors)
+    if (t.name.starts_with(inside)) given[t.name.substr(inside.size())] = t.tensor;
+  nn::LoadReport report;
+  for (const NamedTensor& own : trunk.named_tensors()) {
+    const auto at = given.find(own.name);
+    if (at == given.end() || at->second.shape() != own.tensor.shape()) {
+      report.missing.push_back(own.name);
+      continue;
+    }
+    own.tensor.copy_from(at->second);
+    report.matched.push_back(own.name);
+    given.erase(at);
   }
-  return trunk;
+  for (const auto& [name, tensor] : given) report.unexpected.push_back(name);
+  return report;
+}
+
+/// Takes a trunk out of a state dict of any program; a classifier or heads are passed over.
+inline nn::LoadReport load_from_state_dict(nn::Trunk& trunk, std::vector<NamedTensor> tensors) {
+  std::erase_if(tensors, [](const NamedTensor& t) {
+    const std::string name = t.name.starts_with("module.") ? t.name.substr(7) : t.name;
+    return name.starts_with("fc.") || name.starts_with("head.");
+  });
+  return nn::load_state_dict(trunk, tensors, nn::guess_names(trunk, tensors));
 }
 
 inline void Weights::load(CLI::App& app) {
@@ -125,12 +141,14 @@ inline void Weights::load(CLI::App& app) {
       for (const std::string& problem : problems) fmt::print(stderr, "{}: {}\n", app.get_name(), problem);
       if (!newest) throw Error(fmt::format("{}: neither a trained network nor a checkpoint is in this folder", path));
       tensors = std::move(newest->tensors);
+      file = newest->path;
     }
   } else if (file.extension() == ".ckpt") {
     config = fs::absolute(file).parent_path().parent_path() / "config.toml";
     tensors = io::load_checkpoint(file).tensors;
   }
-  if (tensors.empty()) {
+  const bool checkpoint = !tensors.empty();
+  if (!checkpoint) {
     io::Safetensors read = io::load_safetensors(file);
     tensors = std::move(read.tensors);
     known = std::move(read.metadata);
@@ -151,8 +169,8 @@ inline void Weights::load(CLI::App& app) {
   if (info.trunk.empty()) throw Error(fmt::format("{} does not say which network it is: give --trunk", file.string()));
 
   trunk = nn::trunk(info.trunk);
-  tensors = trunk_tensors(std::move(tensors));
-  const nn::LoadReport report = nn::load_state_dict(*trunk, tensors, nn::guess_names(*trunk, tensors));
+  const nn::LoadReport report =
+      checkpoint ? load_from_checkpoint(*trunk, tensors) : load_from_state_dict(*trunk, tensors);
   if (!report.complete() && !allow_partial)
     throw Error(fmt::format("{} does not fit {}: {} (--allow-partial takes it all the same)", file.string(), info.trunk,
                             report.describe()));

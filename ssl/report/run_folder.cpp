@@ -34,7 +34,10 @@ RunFolder::RunFolder(fs::path path) : path_(std::move(path)) {
 
 RunFolder::~RunFolder() { close(lock_); }
 
-bool RunFolder::holds_checkpoint(const fs::path& path) { return !io::checkpoint_steps(path / "checkpoints").empty(); }
+bool RunFolder::holds_checkpoint(const fs::path& path) {
+  std::error_code none;
+  return fs::is_directory(path / "checkpoints", none) && !io::checkpoint_steps(path / "checkpoints").empty();
+}
 
 void RunFolder::clear() {
   std::vector<fs::path> old{config(), log(), trunk(), report(), path_ / "not-finite.safetensors"};

@@ -193,7 +193,7 @@ struct SmallDisk {
 TEST_F(BadInput, AFullDisk) {
   const SmallDisk disk(folder / "disk", "128k");
   if (!disk.mounted) GTEST_SKIP() << "mounting needs more rights: " << std::strerror(errno);
-  expect_sentence(run("pretrain", tiny_training(photos(), disk.path / "run", 1)), 1, "No space left on device");
+  expect_sentence(run("pretrain", tiny_training(photos(), disk.path / "run", 1)), 1, "the disk is full");
   EXPECT_FALSE(fs::exists(disk.path / "run" / "trunk.safetensors"));
   EXPECT_TRUE(fs::is_empty(disk.path / "run" / "checkpoints"));
   EXPECT_EQ(unfinished(disk.path), std::vector<std::string>{});
@@ -201,7 +201,7 @@ TEST_F(BadInput, AFullDisk) {
   put(disk.path / "filler", std::string(200000, 'x'));
   expect_sentence(
       run("embed", {"--weights", finished_run(), "--data", photos(), "--out", (disk.path / "f.npy").string()}), 1,
-      "No space left on device");
+      "the disk is full");
   EXPECT_FALSE(fs::exists(disk.path / "f.npy"));
   EXPECT_FALSE(fs::exists(disk.path / "f.csv"));
   EXPECT_EQ(unfinished(disk.path), std::vector<std::string>{});

@@ -64,7 +64,8 @@ TEST(Programs, PretrainThenEvaluateThenEmbed) {
   EXPECT_NE(unreadable[0].find("zz.jpg"), std::string::npos);
 
   const std::string page = content_of(run_folder / "report.html");
-  for (const char* part : {"<svg", "data:image/png;base64,", "effective rank", "Learning rate", "What some prototypes"})
+  for (const char* part :
+       {"<svg", "data:image/png;base64,", "assignment entropy", "Learning rate", "What some prototypes"})
     EXPECT_NE(page.find(part), std::string::npos) << part;
   bool has_events = false;
   for (const auto& entry : fs::directory_iterator(run_folder))
