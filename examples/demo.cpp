@@ -21,6 +21,7 @@ struct Recipe {
   data::MultiCrop views = {.crops = {}, .brightness = 0.4f, .contrast = 0.4f, .blur_p = 0.f, .blur_sigma = {0.1f, 1.f}};
   ssl::SwAVOptions swav = {.prototypes = 256, .hidden = 512, .dim = 64};
   ssl::TrainerOptions train = {.epochs = 12, .lr = 2e-3f, .warmup_iterations = 50, .evaluate_every = 702};
+  ssl::KnnOptions knn = {.neighbours = 20, .temperature = 0.07f, .center = true};
   ssl::FineTuneOptions tune = {.iterations = 300};
   program::Machine machine;
 
@@ -64,6 +65,7 @@ struct Recipe {
     add("--aspect-min", views.aspect.low);
     add("--aspect-max", views.aspect.high);
     add("--grid", grid, "Features are of a grid x grid partition of the last map");
+    add("--knn-center", knn.center, "Take the mean feature off before cosines: for all rows of the table alike");
     add("--few", few, "Labels of the low-shot column");
     add("--tune-iterations", tune.iterations, "Fine-tuning");
     add("--tune-trunk-lr", tune.trunk_lr);
@@ -114,7 +116,7 @@ int run(CLI::App& app, Recipe& r) {
   ssl::SwAV model(trunk, r.swav, r.seed);
   data::Loader loader(source, r.views, {.batch = r.batch, .workers = r.machine.workers, .seed = r.seed});
   r.train.evaluate = [&](int64_t) {
-    const auto found = ssl::knn_classify(embed(*trunk, training), training.labels(), embed(*trunk, test));
+    const auto found = ssl::knn_classify(embed(*trunk, training), training.labels(), embed(*trunk, test), r.knn);
     return std::vector<std::pair<std::string, double>>{{"kNN", right(found)}};
   };
   ssl::Trainer trainer(model,
@@ -158,13 +160,13 @@ int run(CLI::App& app, Recipe& r) {
   const auto row = [&](const char* name, const Tensor& bank, const Tensor& queries, const std::string& whole_network) {
     const auto linear = ssl::fit_linear_probe(bank, training.labels());
     const auto low_shot = ssl::fit_linear_probe(ssl::gather_rows(bank, few), few_labels);
-    table.rows.push_back({name, percent(right(ssl::knn_classify(bank, training.labels(), queries))),
+    table.rows.push_back({name, percent(right(ssl::knn_classify(bank, training.labels(), queries, r.knn))),
                           percent(right(linear.classify(queries))), percent(right(low_shot.classify(queries))),
                           whole_network});
     line(table.rows.back());
   };
   fmt::print(
-      "\nAccuracy on {} test photos, %: kNN with k = 20 and T = 0.07, and a linear classifier, both with {} "
+      "\nAccuracy on {} test photos, %: kNN (cosines, k = 20, T = 0.07) and a linear classifier, both with {} "
       "labels; the same with {} labels, and the whole network trained on those.\n",
       test.count(), training.count(), few.size());
   line(table.header);

@@ -22,6 +22,22 @@ void check_labels(const char* what, size_t labels, int64_t rows) {
   if (static_cast<int64_t>(labels) != rows) fail(fmt::format("{}: {} labels for {} rows", what, labels, rows));
 }
 
+std::vector<double> mean_row(const Tensor& x) {
+  const auto dim = static_cast<size_t>(x.dim(1));
+  std::vector<double> mean(dim);
+  const auto values = x.data<float>();
+  for (size_t i = 0; i < values.size(); ++i) mean[i % dim] += double{values[i]};
+  for (double& m : mean) m /= static_cast<double>(x.dim(0));
+  return mean;
+}
+
+Tensor without(const Tensor& x, const std::vector<double>& mean) {
+  Tensor y = x.clone();
+  const auto values = y.data<float>();
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(double{values[i]} - mean[i % mean.size()]);
+  return y;
+}
+
 }  // namespace
 
 Neighbours nearest(const Tensor& bank, const Tensor& queries, int64_t per_query) {
@@ -79,7 +95,9 @@ std::vector<int> knn_classify(const Tensor& bank, std::span<const int> labels, c
   const int lowest = *std::min_element(labels.begin(), labels.end());
   if (lowest < 0) fail(fmt::format("knn_classify: label {}; labels are from 0", lowest));
   const auto classes = static_cast<size_t>(*std::max_element(labels.begin(), labels.end())) + 1;
-  const Neighbours found = nearest(bank, queries, options.neighbours);
+  const std::vector<double> mean = options.center ? mean_row(bank) : std::vector<double>{};
+  const Neighbours found = options.center ? nearest(without(bank, mean), without(queries, mean), options.neighbours)
+                                          : nearest(bank, queries, options.neighbours);
   std::vector<int> predicted(static_cast<size_t>(queries.dim(0)));
   std::vector<double> votes(classes);
   for (size_t q = 0; q < predicted.size(); ++q) {

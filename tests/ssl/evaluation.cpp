@@ -79,6 +79,18 @@ TEST(Knn, VotesWeighByTheExponentOfTheCosine) {
   EXPECT_THROW(ssl::knn_classify(Tensor::from(bank, {3, 2}), std::vector<int>{1}, Tensor::from(query, {1, 2})), Error);
 }
 
+TEST(Knn, CentringTakesTheMeanOfTheBankOff) {
+  // Seen from the origin the query points as the first row does; from the mean (10, 0), as the second.
+  const std::vector<float> bank = {11, 1, 9, -1}, query = {8, 0.1f};
+  const std::vector<int> labels = {0, 1};
+  const auto classify = [&](bool center) {
+    return ssl::knn_classify(Tensor::from(bank, {2, 2}), labels, Tensor::from(query, {1, 2}),
+                             {.neighbours = 1, .temperature = 1.f, .center = center})[0];
+  };
+  EXPECT_EQ(classify(false), 0);
+  EXPECT_EQ(classify(true), 1);
+}
+
 TEST(Knn, EqualNeighboursKeepTheOrderOfTheBank) {
   const Tensor bank = Tensor::full({10, 4}, 2.f), query = Tensor::full({1, 4}, 1.f);
   const auto found = ssl::nearest(bank, query, 4);
