@@ -192,11 +192,47 @@ TEST(Programs, AnInterruptedRunSaysHowToGoOn) {
   EXPECT_TRUE(content_of(run_folder / "trunk.safetensors") == content_of(folder / "whole" / "trunk.safetensors"));
   EXPECT_EQ(logged_steps(run_folder), first_numbers(180));
 
-  // A half-trained network can be judged too.
+  // A network is the same in the file of its weights and in a checkpoint, which a run that is not finished has alone.
+  const auto judge = [&] {
+    const Outcome judged = run("eval", {"--weights", run_folder.string(), "--train", (folder / "photos").string(),
+                                        "--knn", "5,0.1", "--linear"});
+    EXPECT_EQ(judged.status, 0) << judged.err;
+    return judged.out.substr(judged.out.find('\n'));
+  };
+  const std::string of_file = judge();
   fs::remove(run_folder / "trunk.safetensors");
-  const Outcome judged =
-      run("eval", {"--weights", run_folder.string(), "--train", (folder / "photos").string(), "--knn", "5,0.1"});
-  EXPECT_EQ(judged.status, 0) << judged.err;
+  EXPECT_EQ(judge(), of_file);
+}
+
+TEST(Programs, GrayIdxFilesGetANetworkOfOneChannel) {
+  const TemporaryFolder folder;
+  constexpr uint8_t side = 20, count = 30;
+  for (const std::string half : {"train", "t10k"}) {
+    std::string images("\0\0\x08\x03\0\0\0", 7), labels("\0\0\x08\x01\0\0\0", 7);
+    images += static_cast<char>(count);
+    for (int d = 0; d < 2; ++d) images += std::string("\0\0\0", 3) + static_cast<char>(side);
+    labels += static_cast<char>(count);
+    Philox random(half == "train" ? 1 : 2);
+    for (int i = 0; i < count; ++i) {
+      labels += static_cast<char>(i % 2);
+      for (int p = 0; p < side * side; ++p)
+        images += static_cast<char>((i % 2 == 0 ? p % side : p / side) * 8 + static_cast<int>(random.below(60)));
+    }
+    put(folder / (half + "-images-idx3-ubyte"), images);
+    put(folder / (half + "-labels-idx1-ubyte"), labels);
+  }
+  const std::string data = folder.path().string();
+  const auto arguments = tiny_training(folder.path(), folder / "run", 3, {"--knn-data", data});
+  for (int sitting = 0; sitting < 2; ++sitting) {
+    const Outcome trained = run("pretrain", arguments);
+    ASSERT_EQ(trained.status, 0) << trained.err;
+  }
+  EXPECT_NE(content_of(folder / "run" / "config.toml").find(",in=1"), std::string::npos);
+  const std::string checkpoint = (folder / "run" / "checkpoints" / "step-00000009.ckpt").string();
+  const Outcome judged = run("eval", {"--weights", checkpoint, "--train", data, "--linear"});
+  ASSERT_EQ(judged.status, 0) << judged.err;
+  EXPECT_NE(judged.out.find("30 images of"), std::string::npos) << judged.out;
+  EXPECT_GE(percentage(judged.out, "linear"), 80) << judged.out;
 }
 
 TEST(Programs, AConfigurationIsReadAndWrittenAndFlagsWin) {
