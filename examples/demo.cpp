@@ -9,25 +9,24 @@
 
 using namespace saccade;
 
+/// What the run is made of. The flags are those one would want to try; the rest is the recipe.
 struct Recipe {
-  std::string data = "/usr/share/datasets/fashion-mnist", run = "runs/fashion-mnist", optimizer = "adamw";
-  std::string trunk = "y:d=5,w0=24,wa=24,wm=2.5,g=8,stem=cifar,stem_width=24,in=1";
-  std::string crops = "2x28@0.2-1+2x16@0.05-0.3";
+  std::string data = "/usr/share/datasets/fashion-mnist", run = "runs/fashion-mnist";
+  std::string trunk = "y:d=3,w0=24,wa=50,wm=2.8,g=8,stem=cifar,stem_width=16,in=1", crops = "2x28@0.4-1+2x16@0.2-0.5";
   uint64_t seed = 0;
-  int batch = 256;
+  int batch = 128;
   int64_t few = 600, grid = 2;
-  float weight_decay = 1e-6f, tune_area = 0.4f;
-  bool fresh = false, only_knn = false;
-  data::MultiCrop views = {.crops = {}, .brightness = 0.4f, .contrast = 0.4f, .blur_p = 0.f, .blur_sigma = {0.1f, 1.f}};
+  bool fresh = false;
+  data::MultiCrop views = {.crops = {}, .brightness = 0.4f, .contrast = 0.4f, .blur_p = 0.f};
   ssl::SwAVOptions swav = {.prototypes = 256, .hidden = 512, .dim = 64};
-  ssl::TrainerOptions train = {.epochs = 12, .lr = 2e-3f, .warmup_iterations = 50, .evaluate_every = 702};
+  ssl::TrainerOptions train = {.epochs = 14, .lr = 1.5e-3f, .warmup_iterations = 100, .evaluate_every = 936};
+  ssl::FineTuneOptions tune = {.iterations = 400};
   ssl::KnnOptions knn = {.neighbours = 20, .temperature = 0.07f, .center = true};
-  ssl::FineTuneOptions tune = {.iterations = 300};
   program::Machine machine;
 
   void flags(CLI::App& app) {
-    const auto add = [&](const char* flag, auto& value, const char* help = "") {
-      return app.add_option(flag, value, help)->capture_default_str();
+    const auto add = [&](const char* flag, auto& value, const char* help) {
+      app.add_option(flag, value, help)->capture_default_str();
     };
     add("--data", data, "Folder of the IDX files");
     add("--run", run, "Run folder; training goes on from its checkpoint");
@@ -35,45 +34,16 @@ struct Recipe {
     add("--trunk", trunk, "RegNet: depth, first width, slope, ratio, group width, stem");
     add("--crops", crops, "Crops, with their ranges of area");
     add("--epochs", train.epochs, "Passes over the photos");
-    add("--iterations", train.iterations, "Length in iterations; 0: by epochs");
-    add("--batch", batch);
-    add("--seed", seed);
-    add("--optimizer", optimizer)->check(CLI::IsMember({"adamw", "larc"}));
-    add("--lr", train.lr);
-    add("--final-lr-ratio", train.final_lr_ratio);
-    add("--warmup", train.warmup_iterations, "Iterations");
-    add("--weight-decay", weight_decay);
-    add("--prototypes", swav.prototypes);
-    add("--hidden", swav.hidden, "Width of the head's hidden layer");
-    add("--dim", swav.dim, "Of embeddings");
-    add("--head-bn", swav.head_bn);
-    add("--temperature", swav.temperature);
-    add("--eps", swav.eps);
-    add("--sinkhorn", swav.sinkhorn_iterations, "Iterations");
-    add("--assigning", swav.assigning, "Crops that are assigned");
-    add("--queue", swav.queue_length, "Rows");
-    add("--queue-start", swav.queue_start_iteration);
-    add("--freeze", swav.freeze_prototypes_iterations, "Iterations of frozen prototypes");
-    add("--hard", swav.hard_assignment_iterations, "Iterations of hard assignments");
-    add("--flip-p", views.flip_p);
-    add("--jitter-p", views.jitter_p);
-    add("--brightness", views.brightness);
-    add("--contrast", views.contrast);
-    add("--blur-p", views.blur_p);
-    add("--blur-min", views.blur_sigma.low);
-    add("--blur-max", views.blur_sigma.high);
-    add("--aspect-min", views.aspect.low);
-    add("--aspect-max", views.aspect.high);
-    add("--grid", grid, "Features are of a grid x grid partition of the last map");
-    add("--knn-center", knn.center, "Take the mean feature off before cosines: for all rows of the table alike");
-    add("--few", few, "Labels of the low-shot column");
-    add("--tune-iterations", tune.iterations, "Fine-tuning");
-    add("--tune-trunk-lr", tune.trunk_lr);
-    add("--tune-head-lr", tune.head_lr);
-    add("--tune-weight-decay", tune.weight_decay);
-    add("--tune-area", tune_area, "Least area of its crops");
+    add("--batch", batch, "Photos a step");
+    add("--lr", train.lr, "AdamW's learning rate at the top of its cosine");
+    add("--prototypes", swav.prototypes, "K");
+    add("--temperature", swav.temperature, "Of predictions");
+    add("--eps", swav.eps, "Of assignments");
+    add("--jitter", views.brightness, "Strength of brightness and contrast jitter");
+    add("--grid", grid, "Features are means over a grid x grid partition of the last map");
+    add("--few", few, "Labels of the low-shot columns");
+    add("--seed", seed, "Of first weights, crops and the choice of labels");
     add("--evaluate-every", train.evaluate_every, "Iterations between kNN tests");
-    app.add_flag("--only-knn", only_knn, "Leave out the comparison at the end")->configurable(false);
     machine.flags(app);
   }
 };
@@ -97,6 +67,7 @@ int run(CLI::App& app, Recipe& r) {
   r.machine.apply();
   const data::Source source = data::fashion_mnist(r.data), test_source = data::fashion_mnist(r.data, false);
   r.views.crops = data::parse_crops(r.crops);
+  r.views.contrast = r.views.brightness;
   r.views.mean = {0.f, 0.f, 0.f};  // the photos' black ground is zero, as the padding of convolutions is
   r.views.std = {0.353f, 0.353f, 0.353f};
   const data::EvalView whole{.resize = 28, .size = 28, .mean = r.views.mean, .std = r.views.std};
@@ -119,15 +90,9 @@ int run(CLI::App& app, Recipe& r) {
     const auto found = ssl::knn_classify(embed(*trunk, training), training.labels(), embed(*trunk, test), r.knn);
     return std::vector<std::pair<std::string, double>>{{"kNN", right(found)}};
   };
-  ssl::Trainer trainer(model,
-                       r.optimizer == "adamw" ? optim::adamw({.weight_decay = r.weight_decay})
-                                              : optim::larc_sgd({.weight_decay = r.weight_decay}),
-                       r.train);
+  ssl::Trainer trainer(model, optim::adamw({.weight_decay = 1e-6f}), r.train);
   ssl::RunFolder folder(r.run);
-  if (r.fresh) folder.clear();
-  if (ssl::RunFolder::holds_checkpoint(r.run))
-    program::check_same_settings(app, folder.config(), {"run", "data", "evaluate-every", "threads", "workers"});
-  io::write_file_atomically(folder.config(), app.config_to_str(true, true));
+  program::prepare(app, folder, r.fresh, {"run", "data", "evaluate-every", "threads", "workers"});
   const auto settings = program::settings_of(app);
   ssl::RunReporter reporter(folder, {.title = "SwAV on Fashion-MNIST",
                                      .subtitle = fmt::format("{} parameters, {} photos without their labels",
@@ -135,7 +100,6 @@ int run(CLI::App& app, Recipe& r) {
                                      .epochs = r.train.epochs,
                                      .configuration = {settings.begin(), settings.end()}});
   if (reporter.run(trainer, loader).interrupted) return 130;
-  if (r.only_knn) return 0;
 
   const std::string labels = fmt::format("{} labels", few.size());
   ssl::ReportTable table{.title = "Test accuracy, %",
@@ -150,7 +114,7 @@ int run(CLI::App& app, Recipe& r) {
     const auto copy = nn::regnet(r.trunk, r.seed);
     ssl::copy_weights(start, *copy);
     data::MultiCrop mild = r.views;
-    mild.crops = {{1, 28, {r.tune_area, 1.f}}};
+    mild.crops = {{1, 28, {0.4f, 1.f}}};
     mild.blur_p = mild.jitter_p = 0.f;
     data::Loader labelled(data::subset(source, few), mild, {.batch = 100, .seed = r.seed});
     const auto tuned = ssl::fine_tune(
@@ -166,7 +130,8 @@ int run(CLI::App& app, Recipe& r) {
     line(table.rows.back());
   };
   fmt::print(
-      "\nAccuracy on {} test photos, %: kNN (cosines, k = 20, T = 0.07) and a linear classifier, both with {} "
+      "\nAccuracy on {} test photos, %: kNN (cosines of features less their mean, k = 20, T = 0.07) and a linear "
+      "classifier, both with {} "
       "labels; the same with {} labels, and the whole network trained on those.\n",
       test.count(), training.count(), few.size());
   line(table.header);
