@@ -19,7 +19,7 @@ struct Recipe {
   bool fresh = false;
   data::MultiCrop views = {.crops = {}, .brightness = 0.4f, .contrast = 0.4f, .blur_p = 0.f};
   ssl::SwAVOptions swav = {.prototypes = 256, .hidden = 512, .dim = 64};
-  ssl::TrainerOptions train = {.epochs = 14, .lr = 1.5e-3f, .warmup_iterations = 100, .evaluate_every = 936};
+  ssl::TrainerOptions train = {.epochs = 10, .lr = 1.5e-3f, .warmup_iterations = 100, .evaluate_every = 936};
   ssl::FineTuneOptions tune = {.iterations = 400};
   ssl::KnnOptions knn = {.neighbours = 20, .temperature = 0.07f, .center = true};
   program::Machine machine;
