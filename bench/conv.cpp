@@ -22,7 +22,7 @@ namespace {
 /// Multiply-adds that do not depend on each other, in as many registers as hide their latency.
 template <int width>
 [[gnu::always_inline]] inline void multiply_add(int64_t steps) {
-  typedef float V __attribute__((vector_size(4 * width)));
+  typedef float V __attribute__((vector_size(4 * width)));  // NOLINT(modernize-use-using): g++ 12 would lose the size
   V a = V{} + 1.0001f, s0{}, s1{}, s2{}, s3{}, s4{}, s5{}, s6{}, s7{}, s8{}, s9{};
   for (int64_t i = 0; i < steps; ++i) {
     s0 = s0 * a + a, s1 = s1 * a + a, s2 = s2 * a + a, s3 = s3 * a + a, s4 = s4 * a + a;
@@ -52,6 +52,7 @@ double measured_peak_gflops() {
     for (int repeat = 0; repeat < 20; ++repeat) {
       std::vector<double> rates(static_cast<size_t>(cpu_threads()));
       std::vector<std::thread> threads;
+      threads.reserve(rates.size());
       for (double& rate : rates)
         threads.emplace_back([&rate, loop, width] {
           const double start = thread_seconds();  // processor time: other programs at work do not lower the result

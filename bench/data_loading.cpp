@@ -90,6 +90,7 @@ void crops(benchmark::State& state, const MultiCrop& settings, const Image& imag
       memory.emplace_back(static_cast<size_t>(spec.size) * spec.size * image.channels);
   }
   std::vector<float*> out;
+  out.reserve(memory.size());
   for (auto& crop : memory) out.push_back(crop.data());
   uint64_t i = 0;
   for (auto _ : state) {

@@ -67,8 +67,8 @@ double rate(double work, int repeats, Body body) {
 
 template <int width>
 [[gnu::always_inline]] inline void multiply_add(int64_t steps) {
-  typedef float V __attribute__((vector_size(4 * width)));
-  V a = V{} + 1.0001f, s[10] = {};  // ten chains hide the latency of a multiply-add
+  typedef float V __attribute__((vector_size(4 * width)));  // NOLINT(modernize-use-using): g++ 12 would lose the size
+  V a = V{} + 1.0001f, s[10] = {};                          // ten chains hide the latency of a multiply-add
   for (int64_t i = 0; i < steps; ++i) {
     for (V& v : s) {
       v = v * a + a;
@@ -105,7 +105,7 @@ inline double peak_bytes() {
     const Buffer a(elements * 4), b(elements * 4), y(elements * 4);
     const int64_t part = elements / omp_get_max_threads();
     return rate(12. * static_cast<double>(part), 10, [&](int thread, int) {
-      typedef float V __attribute__((vector_size(16), may_alias));
+      using V [[gnu::vector_size(16), gnu::may_alias]] = float;
       const V* from = reinterpret_cast<const V*>(a.as<float>() + part / 4 * 4 * thread);
       const V* and_from = reinterpret_cast<const V*>(b.as<float>() + part / 4 * 4 * thread);
       V* to = reinterpret_cast<V*>(y.as<float>() + part / 4 * 4 * thread);

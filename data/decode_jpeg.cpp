@@ -128,7 +128,7 @@ void decode_jpeg(std::span<const uint8_t> bytes, const DecodeOptions& options, I
     const double wanted = options.useful_side * options.useful_side;
     info.scale_num = 8;
     info.scale_denom = 8;
-    for (unsigned n = 8; n > 1 && pixels * (n / 2) * (n / 2) >= wanted * 64; n /= 2) info.scale_num = n / 2;
+    for (unsigned n = 4; n >= 1 && pixels * n * n >= wanted * 64; n /= 2) info.scale_num = n;
   }
   check(start(reader));
   const int channels = info.output_components;

@@ -74,7 +74,7 @@ IdxFile read_idx(const std::string& path) {
 
 std::string find(const std::filesystem::path& folder, const std::string& name) {
   for (const char* suffix : {"", ".gz"}) {
-    const std::string path = (folder / (name + suffix)).string();
+    std::string path = (folder / (name + suffix)).string();
     std::error_code ignored;
     if (std::filesystem::exists(path, ignored)) return path;
   }

@@ -74,6 +74,7 @@ int run(CLI::App& app, Recipe& r) {
   const Photos training(source, whole), test(test_source, whole);
   const std::vector<int64_t> few = ssl::choose_per_class(training.labels(), r.few, r.seed);
   std::vector<int> few_labels;
+  few_labels.reserve(few.size());
   for (const int64_t i : few) few_labels.push_back(training.labels()[static_cast<size_t>(i)]);
 
   const auto embed = [&](nn::Trunk& trunk, const Photos& photos) {
@@ -146,7 +147,7 @@ int run(CLI::App& app, Recipe& r) {
   return 0;
 }
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape): only if there is no memory for the flags
   CLI::App app("SwAV pre-training on Fashion-MNIST, and what the features are worth", "saccade-demo");
   Recipe recipe;
   recipe.flags(app);

@@ -79,7 +79,7 @@ int embed(CLI::App& app, Settings& s) {
   return 0;
 }
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape): only if there is no memory for the flags
   Settings settings;
   CLI::App app("Writes the features that a trained network finds in images.", "saccade-embed");
   settings.flags(app);

@@ -64,7 +64,7 @@ int evaluate(CLI::App& app, Settings& s) {
   return 0;
 }
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape): only if there is no memory for the flags
   Settings settings;
   CLI::App app("Judges a trained network by labelled images: kNN and a linear classifier.", "saccade-eval");
   settings.flags(app);

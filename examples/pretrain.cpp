@@ -165,7 +165,7 @@ int pretrain(CLI::App& app, Settings& s) {
   return result.interrupted ? 130 : 0;
 }
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape): only if there is no memory for the flags
   Settings settings;
   CLI::App app("Learns features from a folder of images without labels (SwAV).", "saccade-pretrain");
   settings.flags(app);

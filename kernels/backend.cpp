@@ -1,3 +1,4 @@
+#include <cpuid.h>
 #include <dnnl.h>
 #include <omp.h>
 #include <saccade/kernels/backend.h>
@@ -24,10 +25,17 @@ Cost& meta_cost() {
 
 namespace {
 
+/// What __builtin_cpu_supports() of older compilers does not know.
+bool has_f16c_and_lzcnt() {
+  unsigned a, b, c, d;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || (c & bit_F16C) == 0) return false;
+  return __get_cpuid(0x80000001, &a, &b, &c, &d) && (c & bit_LZCNT) != 0;
+}
+
 Isa widest_of_this_processor() {
   __builtin_cpu_init();
   const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
-                  __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("lzcnt");
+                  __builtin_cpu_supports("bmi2") && has_f16c_and_lzcnt();
   const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
                   __builtin_cpu_supports("avx512vl");

@@ -51,11 +51,11 @@ class CpuBackend final : public Backend {
   void relu_backward(DType, int64_t n, const void* y, const void* dy, void* dx) override;
   void sigmoid_forward(DType, int64_t n, const void* x, void* y) override;
   void sigmoid_backward(DType, int64_t n, const void* y, const void* dy, void* dx) override;
-  void column_sum(DType, int64_t rows, int64_t channels, const void* x, void* out) override;
+  void column_sum(DType, int64_t row_count, int64_t channels, const void* x, void* out) override;
   void sum(DType, int64_t n, const void* x, float* out) override;
-  void l2_normalize_forward(DType, int64_t rows, int64_t channels, float eps, const void* x, void* y,
+  void l2_normalize_forward(DType, int64_t row_count, int64_t channels, float eps, const void* x, void* y,
                             float* norm) override;
-  void l2_normalize_backward(DType, int64_t rows, int64_t channels, float eps, const void* y, const float* norm,
+  void l2_normalize_backward(DType, int64_t row_count, int64_t channels, float eps, const void* y, const float* norm,
                              const void* dy, void* dx) override;
   size_t sinkhorn_workspace(const Sinkhorn&) const override;
   void sinkhorn_potentials(const Sinkhorn&, const float* scores, float* potentials, void* workspace) override;

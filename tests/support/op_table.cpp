@@ -1,7 +1,7 @@
 #include <saccade/core/ops.h>
 #include <saccade/core/random.h>
-#include <support/own_op.h>
 #include <support/op_table.h>
+#include <support/own_op.h>
 
 #include <numeric>
 #include <utility>
