@@ -12,7 +12,7 @@ namespace {
 Tensor pool_to_grid(const Tensor& map, int64_t grid) {
   const Segment s = map.segments().front();
   const int64_t channels = map.dim(1);
-  const Tensor pooled = Tensor::zeros({s.n, grid * grid * channels});
+  Tensor pooled = Tensor::zeros({s.n, grid * grid * channels});
   const float* in = map.data<float>().data();
   float* out = pooled.data<float>().data();
 #pragma omp parallel for schedule(static)
@@ -54,7 +54,7 @@ Tensor features(nn::Trunk& trunk, const ImageRange& images, int64_t count, int64
 }
 
 Tensor gather_rows(const Tensor& matrix, const std::vector<int64_t>& rows) {
-  const Tensor chosen = Tensor::empty({static_cast<int64_t>(rows.size()), matrix.dim(1)}, matrix.dtype());
+  Tensor chosen = Tensor::empty({static_cast<int64_t>(rows.size()), matrix.dim(1)}, matrix.dtype());
   for (size_t i = 0; i < rows.size(); ++i) {
     const auto to = static_cast<int64_t>(i);
     chosen.slice(to, to + 1).copy_from(matrix.slice(rows[i], rows[i] + 1));

@@ -55,6 +55,7 @@ Tensor standardised(const Tensor& x, const Standard& s) {
 
 Labelled rows_of(const Labelled& all, const std::vector<int64_t>& rows) {
   std::vector<int32_t> labels;
+  labels.reserve(rows.size());
   for (const int64_t r : rows) labels.push_back(all.labels.data<int32_t>()[static_cast<size_t>(r)]);
   return {gather_rows(all.x, rows), Tensor::from(labels, {static_cast<int64_t>(rows.size())})};
 }
