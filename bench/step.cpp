@@ -6,6 +6,7 @@
 ///
 /// It prints, per model: the median step of each contender, the ratio of images/s to the fastest peer mode (above 1:
 /// faster), the peak bytes by tag, and whether the meta device's rehearsal gave the same bytes.
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <saccade/core/allocator.h>
 #include <saccade/core/random.h>
@@ -73,12 +74,12 @@ class Peer {
  public:
   Peer(const Options& o, const std::string& model, const std::string& mode, int64_t batch) : mode_(mode) {
     int to[2], from[2];
-    if (pipe(to) != 0 || pipe(from) != 0) throw Error("bench: no pipe to the peer");
+    // Closed at exec: a peer that held the other's pipe open would keep it from ending.
+    if (pipe2(to, O_CLOEXEC) != 0 || pipe2(from, O_CLOEXEC) != 0) throw Error("bench: no pipe to the peer");
     pid_ = fork();
     if (pid_ == 0) {
       dup2(to[0], STDIN_FILENO);
       dup2(from[1], STDOUT_FILENO);
-      for (const int fd : {to[0], to[1], from[0], from[1]}) close(fd);
       std::string crops = o.crops;
       std::replace(crops.begin(), crops.end(), '+', ',');
       const std::string batch_text = std::to_string(batch), threads = std::to_string(kernels::cpu_threads());
