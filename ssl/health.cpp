@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <saccade/ssl/defaults.h>
 #include <saccade/ssl/health.h>
 
 #include <algorithm>
@@ -10,6 +11,11 @@
 namespace saccade::ssl {
 
 namespace {
+
+// Parts of ln K by which the loss lies below it: what a network without knowledge reaches, and what none with collapsed
+// embeddings does.
+constexpr double kChance = 0.01, kLearning = 0.05;
+constexpr double kAtFloor = 0.8;  ///< part of what the loss can fall at all
 
 /// What one alarm looks like in words.
 struct Sign {
@@ -44,37 +50,46 @@ HealthMonitor::HealthMonitor(SwAVOptions model, HealthOptions options) : model_(
   if (options_.every < 1) options_.every = 1;
 }
 
+void HealthMonitor::add(std::string name, double value) {
+  const MetricGuide* guide = metric_guide(name);
+  add(std::move(name), value, guide ? guide->band(value) : Band::healthy);
+}
+
 void HealthMonitor::add(std::string name, double value, Band band) {
   reading_.metrics.push_back({std::move(name), value, band});
 }
 
-bool HealthMonitor::lasts(const std::string& trouble, bool now, int64_t readings) {
+const HealthMetric& HealthMonitor::metric(std::string_view name) const {
+  return *std::ranges::find(reading_.metrics, name, &HealthMetric::name);
+}
+
+bool HealthMonitor::lasts(const std::string& trouble, bool now, int64_t iterations) {
+  const int64_t needed = std::max<int64_t>(iterations / options_.every, 1);
   Streak& streak = streaks_[trouble];
   // A metric near the edge of its band wavers: a reading outside takes back three, it does not start the count anew.
-  streak.readings = now ? streak.readings + 1 : std::max<int64_t>(streak.readings - 3, 0);
+  streak.readings = now ? std::min(streak.readings + 1, needed) : std::max<int64_t>(streak.readings - 3, 0);
   streak.calm = now ? 0 : streak.calm + 1;
-  if (streak.calm >= options_.patience) streak.told = false;
-  return streak.readings >= std::max<int64_t>(readings, 1);
+  if (streak.calm * options_.every >= options_.patience_iterations) streak.told = false;
+  return streak.readings >= needed;
+}
+
+void HealthMonitor::say(const std::string& trouble, Band band, std::string words, std::vector<std::string> helps) {
+  if (std::exchange(streaks_[trouble].told, true)) return;
+  said_.push_back({reading_.iteration, band, std::move(words), std::move(helps)});
 }
 
 std::vector<HealthMessage> HealthMonitor::observe(int64_t iteration, float loss, const StepTensors& step,
                                                   bool queue_in_use) {
   reading_ = {.iteration = iteration, .metrics = {}};
+  said_.clear();
   batch_ = step.batch;
-  std::vector<HealthMessage> out;
   const double ln_k = std::log(static_cast<double>(model_.prototypes)), gap = ln_k - double{loss};
-  const bool released = iteration >= model_.freeze_prototypes_iterations;
-  const bool stuck = released && !(gap >= 0.01 * ln_k);
-  const bool stuck_long = lasts("stuck", stuck, options_.stuck_iterations / options_.every);
-  add("loss gap", gap, stuck_long ? Band::alarm : Band::healthy);
+  const bool settled = iteration >= options_.settle_iterations;
+  const bool at_chance = settled && iteration >= model_.freeze_prototypes_iterations && !(gap >= kChance * ln_k);
+  add("loss gap", gap, lasts("stuck", at_chance, options_.stuck_iterations) ? Band::alarm : Band::healthy);
   measure_geometry(step);
   measure_assignments(step, queue_in_use);
   measure_spectrum(step);
-
-  const auto say = [&](const std::string& trouble, Band band, std::string words, std::vector<std::string> helps) {
-    if (std::exchange(streaks_[trouble].told, true)) return;
-    out.push_back({iteration, band, std::move(words), std::move(helps)});
-  };
 
   const bool finite = std::isfinite(loss) && std::ranges::all_of(reading_.metrics, [](const HealthMetric& m) {
                         return std::isfinite(m.value);
@@ -88,59 +103,109 @@ std::vector<HealthMessage> HealthMonitor::observe(int64_t iteration, float loss,
                     "assignments have no scale.",
                     length_error_),
         {"Normalise embeddings to unit length before the prototypes (SwAVOptions::unit_embeddings)."});
-
-  if (finite && iteration >= options_.settle_iterations) {
-    std::vector<std::string> seen;
-    bool lasting = stuck_long;
-    for (const Sign& sign : kCollapseSigns) {
-      const auto metric = std::ranges::find(reading_.metrics, sign.metric, &HealthMetric::name);
-      const bool alarm = metric->band == Band::alarm;
-      lasting = lasts(sign.metric, alarm, options_.patience) || lasting;
-      if (alarm) seen.push_back(fmt::format(fmt::runtime(sign.words), metric->value));
-    }
-    lasts("collapse", stuck_long || !seen.empty(), 1);
-    const std::string loss_words =
-        fmt::format("the loss has not come below ln K = {:.3f} for {} iterations (now {:.3f}), no better than chance",
-                    ln_k, options_.stuck_iterations, loss);
-    if (lasting && seen.empty())
-      say("collapse", Band::alarm, "the run is not learning: " + loss_words + ".", advice());
-    else if (lasting)
-      say("collapse", Band::alarm,
-          fmt::format("the run has collapsed: {}{}. The network answers alike whatever it is shown, and its features "
-                      "are worth little.",
-                      fmt::join(seen, "; "), stuck_long ? "; " + loss_words : ""),
-          advice());
-    if (lasts("rank", best_rank_ > 0 && rank_ < 0.25 * best_rank_, options_.patience))
-      say("rank", Band::warn,
-          fmt::format("the embeddings have lost dimensions: effective rank {:.1f}, and it was {:.1f} at best.", rank_,
-                      best_rank_),
-          advice());
-  }
-  judge_queue(iteration, loss, queue_in_use, out);
-  return out;
+  if (finite) judge_prototypes(gap);
+  if (finite && settled) judge_collapse(loss, gap);
+  judge_queue(loss, queue_in_use);
+  return std::exchange(said_, {});
 }
 
-void HealthMonitor::judge_queue(int64_t iteration, float loss, bool queue_in_use, std::vector<HealthMessage>& out) {
-  const auto epoch = static_cast<size_t>(std::max<int64_t>(options_.iterations_per_epoch / options_.every, 1));
-  if (queue_in_use && before_queue_ == 0 && !losses_.empty()) {
-    before_queue_ = std::accumulate(losses_.begin(), losses_.end(), 0.0) / static_cast<double>(losses_.size());
+void HealthMonitor::judge_collapse(float loss, double gap) {
+  const double ln_k = std::log(static_cast<double>(model_.prototypes));
+  const bool stuck = metric("loss gap").band == Band::alarm;
+  std::vector<std::string> seen;
+  bool lasting = stuck;
+  for (const Sign& sign : kCollapseSigns) {
+    const HealthMetric& m = metric(sign.metric);
+    // A run whose loss tells images apart has not collapsed, whatever it looks like on the way.
+    const bool alarm = m.band == Band::alarm && gap < kLearning * ln_k;
+    lasting = lasts(sign.metric, alarm, options_.patience_iterations) || lasting;
+    if (alarm) seen.push_back(fmt::format(fmt::runtime(sign.words), m.value));
+  }
+  lasts("collapse", stuck || !seen.empty(), 1);
+  const std::string loss_words =
+      fmt::format("the loss has not come below ln K = {:.3f} for {} iterations (now {:.3f}), no better than chance",
+                  ln_k, options_.stuck_iterations, loss);
+  if (lasting && seen.empty())
+    say("collapse", Band::alarm, "the run is not learning: " + loss_words + ".", advice());
+  else if (lasting)
+    say("collapse", Band::alarm,
+        fmt::format("the run has collapsed: {}{}. The network answers alike whatever it is shown, and its features "
+                    "are worth little.",
+                    fmt::join(seen, "; "), stuck ? "; " + loss_words : ""),
+        advice());
+
+  // A rate that is too high throws the embeddings to and fro: their means over some 200 iterations tell.
+  const double weight = std::min(static_cast<double>(options_.every) / 200.0, 1.0);
+  const auto mean = [&](double& running, std::string_view name) {
+    running = running < 0 ? metric(name).value : running + weight * (metric(name).value - running);
+    return metric_guide(name)->band(running) != Band::healthy;
+  };
+  const bool narrow = mean(mean_spread_, "spread"), common = mean(mean_common_, "common direction");
+  if (lasts("crowded", narrow && common, options_.stuck_iterations) && !streaks_["collapse"].told)
+    say("crowded", Band::warn,
+        fmt::format("the embeddings have stayed crowded around one direction for {} iterations (spread {:.2f}, healthy "
+                    "near 1; common direction {:.2f}, healthy near 0): the run learns little, most often because the "
+                    "learning rate is far too high, or far too low.",
+                    options_.stuck_iterations, mean_spread_, mean_common_),
+        advice());
+  if (lasts("rank", best_rank_ > 0 && rank_ < kRankLeft * best_rank_, options_.patience_iterations))
+    say("rank", Band::warn,
+        fmt::format("the embeddings have lost dimensions: effective rank {:.1f}, and it was {:.1f} at best.", rank_,
+                    best_rank_),
+        advice());
+}
+
+void HealthMonitor::judge_prototypes(double gap) {
+  // The assignments of N embeddings give each of K prototypes N / K of one: no image's assignment is then sharper than
+  // K / N prototypes, and the loss not lower than ln(K / N).
+  const int64_t k = model_.prototypes, rows = batch_ + model_.queue_length;
+  if (k <= rows) return;
+  const double share = static_cast<double>(k) / static_cast<double>(rows);
+  const std::vector<std::string> helps = {
+      fmt::format("Use fewer prototypes: about ten times the classes you expect, and no more than {}.", rows),
+      fmt::format("Or let earlier embeddings take part: a queue of {} (queue_length).", (k - 1) / batch_ * batch_),
+      "Or a larger batch."};
+  say("prototypes", Band::warn,
+      fmt::format(
+          "{} prototypes share {} embeddings at a time ({} images a batch, a queue of {}), so that each image is "
+          "spread over {:.3g} prototypes at least, and those of one kind cannot share them: images are told "
+          "apart rather than grouped, and the loss cannot fall much below {:.3f}.",
+          k, rows, batch_, model_.queue_length, share, std::log(share)),
+      helps);
+  const double most = std::log(static_cast<double>(rows));
+  if (lasts("floor", gap > kAtFloor * most, options_.patience_iterations))
+    say("floor", Band::warn,
+        fmt::format(
+            "the loss has come near the floor that so many prototypes set: ln K - loss is {:.2f}, and can be {:.2f} "
+            "at most. Longer training helps little; how good the features are, only a task tells.",
+            gap, most),
+        helps);
+}
+
+void HealthMonitor::judge_queue(float loss, bool queue_in_use) {
+  // Single losses waver by more than what is looked for: short epochs are taken together.
+  const auto window =
+      static_cast<size_t>(std::max<int64_t>(std::max<int64_t>(options_.iterations_per_epoch, 200) / options_.every, 1));
+  const auto mean = [&] {
+    return std::accumulate(losses_.begin(), losses_.end(), 0.0) / static_cast<double>(losses_.size());
+  };
+  if (queue_in_use && before_queue_ == 0) {
+    before_queue_ = losses_.size() < window ? -1 : mean();
     losses_.clear();
   }
   losses_.push_back(double{loss});
-  if (losses_.size() > epoch) losses_.pop_front();
-  if (before_queue_ == 0 || losses_.size() < epoch) return;
-  const double now = std::accumulate(losses_.begin(), losses_.end(), 0.0) / static_cast<double>(losses_.size());
-  const double rise = now / before_queue_ - 1.0;
-  add("loss since queue", rise, rise > 0.02 ? Band::alarm : Band::healthy);
+  if (losses_.size() > window) losses_.pop_front();
+  if (before_queue_ <= 0 || losses_.size() < window) return;
+  const double rise = mean() / before_queue_ - 1.0;
+  add("loss since queue", rise);
   // Judged once, over the first epoch with the queue.
-  if (readings_of_queue_++ == 0 && rise > 0.02)
-    out.push_back({iteration,
-                   Band::alarm,
-                   fmt::format("the loss rose by {:.1f} % over the first epoch with the queue, and it should fall: the "
-                               "queue's embeddings are older than the network can bear.",
-                               100 * rise),
-                   {"Start the queue later (queue_start_iteration), when embeddings change more slowly.",
-                    fmt::format("Make it shorter than {} rows (queue_length).", model_.queue_length)}});
+  if (readings_of_queue_++ == 0 && reading_.metrics.back().band == Band::alarm)
+    say("queue", Band::alarm,
+        fmt::format("the loss rose by {:.1f} % over the first epoch with the queue, and it should fall: the queue's "
+                    "embeddings are older than the network can bear.",
+                    100 * rise),
+        {"Start the queue later (queue_start_iteration), when embeddings change more slowly.",
+         fmt::format("Make it shorter than {} rows (queue_length).", model_.queue_length)});
 }
 
 std::vector<std::string> HealthMonitor::advice() const {
@@ -148,8 +213,7 @@ std::vector<std::string> HealthMonitor::advice() const {
   if (!model_.unit_embeddings) helps.push_back("Normalise embeddings to unit length (unit_embeddings).");
   helps.push_back(
       fmt::format("Scale the learning rate to the batch of {}: about {:.2g} with LARC SGD, {:.1g} with AdamW.", batch_,
-                  batch_ <= 256 ? 0.6 * static_cast<double>(batch_) / 256.0 : 0.3 * static_cast<double>(batch_) / 256.0,
-                  1e-3 * static_cast<double>(batch_) / 256.0));
+                  default_larc_lr(batch_), default_adamw_lr(batch_)));
   helps.push_back(fmt::format(
       "Freeze the prototypes longer: an epoch ({} iterations) or more (freeze_prototypes_iterations, now {}).",
       options_.iterations_per_epoch, model_.freeze_prototypes_iterations));

@@ -22,6 +22,17 @@ struct HealthMetric {
   Band band = Band::healthy;
 };
 
+/// How a metric is judged and read. One table of them serves the monitor and the report.
+struct MetricGuide {
+  std::string_view name;
+  enum class Bad : uint8_t { neither, low, high } bad;  ///< on which side trouble lies
+  double warn, alarm;                                   ///< trouble lies beyond; infinite: no such band
+  std::string_view note;                                ///< how to read it, in a sentence
+  Band band(double value) const;
+};
+/// Of a HealthMetric by name; null where there is none.
+const MetricGuide* metric_guide(std::string_view name);
+
 struct HealthReading {
   int64_t iteration = 0;
   std::vector<HealthMetric> metrics;
@@ -43,9 +54,9 @@ struct HealthOptions {
   int64_t iterations_per_epoch = 500;
   /// Readings before this iteration are shown but not judged: a network's first steps look collapsed.
   int64_t settle_iterations = 200;
-  /// So many readings must be in an alarm band, with few between them that are not, before it is spoken of.
-  int64_t patience = 15;
-  /// The loss may stay within 1 % of ln K for so long after the prototypes are released.
+  /// A sign of collapse must last so long, with few readings between that lack it, before it is spoken of.
+  int64_t patience_iterations = 300;
+  /// The loss may stay within 1 % of ln K, or the embeddings crowded, for so long after the prototypes are released.
   int64_t stuck_iterations = 500;
   int64_t spectrum_embeddings = 2048;  ///< gathered over readings for effective rank and spectrum
 };
@@ -72,30 +83,39 @@ class HealthMonitor {
 
  private:
   struct Streak {
-    int64_t readings = 0;  ///< with it, less three for each without
+    int64_t readings = 0;  ///< with it, less three for each without; no more than are needed to speak
     int64_t calm = 0;      ///< readings in a row without it
-    bool told = false;     ///< until it has been calm for `patience` readings
+    bool told = false;     ///< until it has been calm for `patience_iterations`
   };
 
   void measure_geometry(const StepTensors& step);
   void measure_assignments(const StepTensors& step, bool queue_in_use);
   void measure_spectrum(const StepTensors& step);
-  void add(std::string name, double value, Band band = Band::healthy);
-  bool lasts(const std::string& trouble, bool now, int64_t readings);
-  void judge_queue(int64_t iteration, float loss, bool queue_in_use, std::vector<HealthMessage>& out);
+  void add(std::string name, double value);
+  void add(std::string name, double value, Band band);
+  const HealthMetric& metric(std::string_view name) const;
+  /// Counts a reading with a trouble, or takes back three for one without. True once so many iterations were counted.
+  bool lasts(const std::string& trouble, bool now, int64_t iterations);
+  void say(const std::string& trouble, Band band, std::string words, std::vector<std::string> helps);
+  void judge_collapse(float loss, double gap);
+  void judge_prototypes(double gap);
+  void judge_queue(float loss, bool queue_in_use);
   std::vector<std::string> advice() const;
 
   SwAVOptions model_;
   HealthOptions options_;
   HealthReading reading_;
+  std::vector<HealthMessage> said_;      ///< of this reading
   int64_t batch_ = 0;                    ///< images a step, as observed
   double length_error_ = 0;              ///< of embeddings: max | |z| - 1 |
   std::vector<double> mean_prediction_;  ///< running mean of softmax(S / tau), K
   std::vector<float> gathered_;          ///< embeddings, rows of `dim`, until there are enough
   std::map<std::string, Streak> streaks_;
+  double mean_spread_ = -1, mean_common_ = -1;  ///< running means; -1: none yet
+  static constexpr double kRankLeft = 0.25;     ///< of the best effective rank: below, dimensions are lost
   double rank_ = 0, best_rank_ = 0, slope_ = 0;
   std::deque<double> losses_;  ///< of the readings of the last epoch
-  double before_queue_ = 0;    ///< mean loss of the epoch before the queue came into use; 0: not in use yet
+  double before_queue_ = 0;    ///< mean loss of the epoch before the queue came into use; 0: not yet, -1: no such epoch
   int64_t readings_of_queue_ = 0;
 };
 

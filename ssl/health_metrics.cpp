@@ -20,13 +20,6 @@ double dot(const float* a, const float* b, int64_t n) {
   return sum;
 }
 
-Band above(double value, double warn, double alarm) {
-  return value > alarm ? Band::alarm : value > warn ? Band::warn : Band::healthy;
-}
-Band below(double value, double warn, double alarm) {
-  return value < alarm ? Band::alarm : value < warn ? Band::warn : Band::healthy;
-}
-
 double entropy(const std::vector<double>& p) {
   double h = 0;
   for (const double v : p)
@@ -58,8 +51,8 @@ void HealthMonitor::measure_geometry(const StepTensors& step) {
     common += m * m;
   }
   const double spread = deviation / std::sqrt(static_cast<double>(dim));  // sqrt(D) x the mean over D
-  add("spread", spread, below(spread, 0.5, 0.1));
-  add("common direction", common, above(common, 0.5, 0.9));
+  add("spread", spread);
+  add("common direction", common);
 
   if (step.assigning < 2 || step.batch < 2) {
     add("view margin", 1.0);
@@ -79,8 +72,7 @@ void HealthMonitor::measure_geometry(const StepTensors& step) {
   }
   for (int64_t d = 0; d < dim; ++d) all += sums[static_cast<size_t>(d)] * sums[static_cast<size_t>(dim + d)];
   const auto images = static_cast<double>(step.batch);
-  const double margin = same / images - (all - same) / (images * (images - 1.0));
-  add("view margin", margin, margin < 0.02 ? Band::alarm : Band::healthy);
+  add("view margin", same / images - (all - same) / (images * (images - 1.0)));
 }
 
 void HealthMonitor::measure_assignments(const StepTensors& step, bool queue_in_use) {
@@ -104,9 +96,8 @@ void HealthMonitor::measure_assignments(const StepTensors& step, bool queue_in_u
   if (mean_prediction_.empty()) mean_prediction_ = mean;
   for (size_t i = 0; i < mean.size(); ++i) mean_prediction_[i] += 0.1 * (mean[i] - mean_prediction_[i]);
 
-  const double q_entropy = h / seen / ln_k, marginal = entropy(mean_prediction_) / ln_k;
-  add("assignment entropy", q_entropy, above(q_entropy, 0.95, 0.99));
-  add("prediction marginal", marginal, marginal < 0.8 ? Band::warn : Band::healthy);
+  add("assignment entropy", h / seen / ln_k);
+  add("prediction marginal", entropy(mean_prediction_) / ln_k);
 
   if (queue_in_use) return;  // column masses then count the queue's rows, which were not assigned
   double error = 0;
@@ -156,14 +147,16 @@ void HealthMonitor::measure_spectrum(const StepTensors& step) {
     }
   }
   if (rank_ <= 0) return;
-  add("effective rank", rank_, rank_ < 0.25 * best_rank_ ? Band::warn : Band::healthy);
-  add("spectrum slope", slope_, slope_ > 2.0 ? Band::warn : Band::healthy);
+  add("effective rank", rank_, rank_ < kRankLeft * best_rank_ ? Band::warn : Band::healthy);
+  add("spectrum slope", slope_);
 }
 
 std::string HealthMonitor::state() const {
   nlohmann::json j = {{"rank", rank_},
                       {"best rank", best_rank_},
                       {"slope", slope_},
+                      {"mean spread", mean_spread_},
+                      {"mean common", mean_common_},
                       {"mean prediction", mean_prediction_},
                       {"losses", losses_},
                       {"before queue", before_queue_},
@@ -184,6 +177,8 @@ void HealthMonitor::load_state(const std::string& json, const std::vector<NamedT
   rank_ = number(j.at("rank"));
   best_rank_ = number(j.at("best rank"));
   slope_ = number(j.at("slope"));
+  mean_spread_ = number(j.at("mean spread"));
+  mean_common_ = number(j.at("mean common"));
   before_queue_ = number(j.at("before queue"));
   readings_of_queue_ = j.at("readings of queue").get<int64_t>();
   mean_prediction_.clear();

@@ -145,9 +145,10 @@ std::string render_chart(const Chart& chart, int width, int height) {
 
   for (const BandRange& band : chart.bands) {
     const double from = y.at(std::clamp(band.from, y_low, y_high)), to = y.at(std::clamp(band.to, y_low, y_high));
-    if (from > to)
+    const double left_edge = x.at(std::clamp(chart.bands_from, x_low, x_high));
+    if (from > to && left_edge < x.end)
       svg += fmt::format(R"(<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>)",
-                         name_of(band.band), x.start, to, x.end - x.start, from - to);
+                         name_of(band.band), left_edge, to, x.end - left_edge, from - to);
   }
   for (double tick = std::ceil(y_low / y.step) * y.step; tick <= y_high; tick += y.step)
     svg += fmt::format(R"(<line class="grid" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>)"
@@ -165,29 +166,21 @@ std::string render_chart(const Chart& chart, int width, int height) {
 }
 
 std::vector<BandRange> health_bands(std::string_view metric) {
-  constexpr Band warn = Band::warn, alarm = Band::alarm;
-  if (metric == "spread") return {{warn, 0.1, 0.5}, {alarm, -kInfinity, 0.1}};
-  if (metric == "common direction") return {{warn, 0.5, 0.9}, {alarm, 0.9, kInfinity}};
-  if (metric == "assignment entropy") return {{warn, 0.95, 0.99}, {alarm, 0.99, kInfinity}};
-  if (metric == "prediction marginal") return {{warn, -kInfinity, 0.8}};
-  if (metric == "spectrum slope") return {{warn, 2, kInfinity}};
-  if (metric == "view margin") return {{alarm, -kInfinity, 0.02}};
-  if (metric == "loss since queue") return {{alarm, 0.02, kInfinity}};
-  return {};
+  const MetricGuide* guide = metric_guide(metric);
+  if (!guide || guide->bad == MetricGuide::Bad::neither) return {};
+  const bool high = guide->bad == MetricGuide::Bad::high;
+  std::vector<BandRange> ranges;
+  const auto add = [&](Band band, double limit, double end) {
+    if (std::isfinite(limit)) ranges.push_back({band, high ? limit : end, high ? end : limit});
+  };
+  add(Band::warn, guide->warn, guide->alarm);
+  add(Band::alarm, guide->alarm, high ? kInfinity : -kInfinity);
+  return ranges;
 }
 
 std::string health_note(std::string_view metric) {
-  if (metric == "loss gap") return "ln K minus the loss. It should grow; near 0 the loss tells the views nothing.";
-  if (metric == "spread") return "How evenly embeddings fill their sphere. Near 1 is healthy, below 0.1 collapsed.";
-  if (metric == "common direction") return "What all embeddings share. Near 0 is healthy, above 0.9 collapsed.";
-  if (metric == "assignment entropy") return "Softness of the assignments. About 0.8 is healthy, 1 says nothing.";
-  if (metric == "prediction marginal") return "Whether all prototypes are predicted. Near 1 is healthy.";
-  if (metric == "effective rank") return "Dimensions in use (RankMe). Compare within one recipe only.";
-  if (metric == "spectrum slope") return "Decay of the eigenvalues (alpha-ReQ). Near 1 is healthy.";
-  if (metric == "view margin") return "How much closer two views of one image are than two of any.";
-  if (metric == "Sinkhorn error") return "How far prototypes are from equal use after the iterations. Checks numerics.";
-  if (metric == "loss since queue") return "Change of the loss since the queue came into use. It should fall.";
-  return "";
+  const MetricGuide* guide = metric_guide(metric);
+  return guide ? std::string(guide->note) : "";
 }
 
 }  // namespace saccade::ssl

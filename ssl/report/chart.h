@@ -2,6 +2,7 @@
 
 #include <saccade/ssl/health.h>
 
+#include <limits>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,8 +25,9 @@ struct Chart {
   std::string title;
   std::string x_label = "iteration", y_label;
   std::vector<Series> series;
-  std::vector<BandRange> bands = {};  ///< what lies in none is healthy
-  std::string note = {};              ///< a line below: how to read it
+  std::vector<BandRange> bands = {};                             ///< what lies in none is healthy
+  std::string note = {};                                         ///< a line below: how to read it
+  double bands_from = -std::numeric_limits<double>::infinity();  ///< x: what lies before is not judged
 };
 
 /// The chart as an inline SVG element of that size in CSS pixels (it scales with its box), with a title and a
@@ -33,7 +35,7 @@ struct Chart {
 /// pixel or two and its range.
 std::string render_chart(const Chart& chart, int width, int height);
 
-/// The warn and alarm ranges of a HealthMetric by name, empty where a metric is judged by its history.
+/// The warn and alarm ranges of a metric_guide(), empty where a metric has none or is judged by its history.
 std::vector<BandRange> health_bands(std::string_view metric);
 /// How to read that metric, in a sentence.
 std::string health_note(std::string_view metric);

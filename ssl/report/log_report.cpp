@@ -85,8 +85,12 @@ HtmlReport report_of_log(const std::vector<LogLine>& log) {
     report.curves.push_back({.title = "Evaluation", .y_label = "% correct", .series = accuracy.all()});
   if (!lr.x.empty()) report.curves.push_back({.title = "Learning rate", .y_label = "lr", .series = {lr}});
   for (const Series& s : health.all())
-    report.health.push_back(
-        {.title = s.name, .y_label = "", .series = {s}, .bands = health_bands(s.name), .note = health_note(s.name)});
+    report.health.push_back({.title = s.name,
+                             .y_label = "",
+                             .series = {s},
+                             .bands = health_bands(s.name),
+                             .note = health_note(s.name),
+                             .bands_from = static_cast<double>(HealthOptions{}.settle_iterations)});
   return report;
 }
 

@@ -132,5 +132,19 @@ TEST(Chart, BandsAreDrawnWhereTheyAreInView) {
   EXPECT_THAT(chart({0.02, 0.9}), AllOf(HasSubstr("rect class=\"warn"), HasSubstr("rect class=\"alarm")));
 }
 
+TEST(Chart, BandsBeginWhereJudgingDoes) {
+  const auto chart = [](double from) {
+    Chart spread{"spread", "x", "", {{"s", {0, 1000}, {0.02, 0.9}}}, {{Band::alarm, 0, 0.1}}};
+    spread.bands_from = from;
+    return render_chart(spread, 300, 200);
+  };
+  const auto width = [](const std::string& svg) {
+    const size_t rect = svg.find("rect class=\"alarm"), at = svg.find("width=\"", rect);
+    return rect == std::string::npos ? 0.0 : std::stod(svg.substr(at + 7));
+  };
+  EXPECT_NEAR(width(chart(200)) / width(chart(0)), 0.8, 0.01);
+  EXPECT_EQ(width(chart(1000)), 0.0);
+}
+
 }  // namespace
 }  // namespace saccade::ssl
