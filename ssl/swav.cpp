@@ -66,7 +66,7 @@ Tensor SwAV::assign(const Tensor& embeddings, const Tensor& scores, int64_t batc
   auto& compute = kernels::backend(scores.device());
   const bool queued = queue_in_use(iteration);  // judged by the first queue, for all
   const bool filling = !queues_.empty() && iteration >= options_.queue_start_iteration;
-  const Tensor q = Tensor::empty({options_.assigning * batch, k});
+  Tensor q = Tensor::empty({options_.assigning * batch, k});
   for (int64_t crop = 0; crop < options_.assigning; ++crop) {
     const auto which = static_cast<size_t>(crop);
     const int64_t first = crop * batch, last = first + batch;

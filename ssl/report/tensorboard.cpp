@@ -97,10 +97,10 @@ void TensorBoard::image(std::string_view tag, int64_t step, const Thumbnail& pic
                                     integer_field(3, picture.channels) + bytes_field(4, encode_png(picture)))));
 }
 
-void TensorBoard::record(std::string_view data) {
-  const std::string length = little_endian(uint64_t{data.size()});
+void TensorBoard::record(std::string_view event) {
+  const std::string length = little_endian(uint64_t{event.size()});
   std::string all = length + little_endian(masked(crc32c(length)));
-  all.append(data).append(little_endian(masked(crc32c(data))));
+  all.append(event).append(little_endian(masked(crc32c(event))));
   if (std::fwrite(all.data(), 1, all.size(), file_.get()) != all.size() || std::fflush(file_.get()) != 0)
     throw Error(fmt::format("could not write {}: {}", path_.string(), std::strerror(errno)));
 }
