@@ -156,7 +156,7 @@ TEST(Decode, PnmSamplesAreScaledToEightBits) {
   const auto pixels = []<size_t n>(const char(&file)[n]) {
     return decode(std::vector<uint8_t>(file, file + n - 1), {.channels = 1}).pixels;
   };
-  EXPECT_EQ(pixels("P5 # sixteen bits\n2 1\n65535\n\xff\xff\x80\x00"), (std::vector<uint8_t>{255, 128}));
+  EXPECT_EQ(pixels("P5 # sixteen bits\n2 1\n65535\n\xff\xff\x80\x01"), (std::vector<uint8_t>{255, 128}));
   EXPECT_EQ(pixels("P5 2 1 3 \x01\x03"), (std::vector<uint8_t>{85, 255}));
 }
 
