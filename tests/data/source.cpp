@@ -92,7 +92,7 @@ std::vector<uint8_t> idx_file(std::vector<uint32_t> extents, size_t values) {
 }
 
 std::string write_gz(const TemporaryFolder& folder, const std::string& name, const std::vector<uint8_t>& bytes) {
-  const std::string path = (folder.path / name).string();
+  std::string path = (folder.path / name).string();
   gzFile file = gzopen(path.c_str(), "wb");
   gzwrite(file, bytes.data(), static_cast<unsigned>(bytes.size()));
   gzclose(file);

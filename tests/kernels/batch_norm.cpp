@@ -1,5 +1,6 @@
 // Batch normalisation on the CPU against its formula in doubles.
 #include <algorithm>
+#include <memory>
 
 #include "arrays.h"
 
@@ -230,7 +231,9 @@ TEST(BatchNorm, ALargeResultStoredPastTheCachesIsTheSame) {
   std::vector<float> x(total), residual(total), gamma(16, 1.5f), beta(16, 0.1f), mean(16), rstd(16), y(total + 32, NAN);
   for (int64_t i = 0; i < total; ++i)
     x[i] = static_cast<float>(i * 7919 % 1000), residual[i] = static_cast<float>(i % 3);
-  float* aligned = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(y.data()) + 63) / 64 * 64);
+  void* start = y.data();
+  size_t room = y.size() * sizeof(float);
+  float* aligned = static_cast<float*>(std::align(64, static_cast<size_t>(total) * sizeof(float), start, room));
   Backend& cpu = backend(Device::cpu);
   Workspace workspace(cpu.batch_norm_workspace(c.spec, c.segments));
   const auto run_into = [&](float* to) {

@@ -13,8 +13,8 @@ struct Parameters {
       const auto seed = static_cast<uint32_t>(n);
       p.push_back(floats(normal(n, seed)));
       g.push_back(floats(normal(n, seed + 1, 0, 0.1)));
-      m.push_back(std::vector<float>(static_cast<size_t>(n), 0.f));
-      v.push_back(std::vector<float>(static_cast<size_t>(n), 0.f));
+      m.emplace_back(static_cast<size_t>(n), 0.f);
+      v.emplace_back(static_cast<size_t>(n), 0.f);
     }
     std::fill(p[3].begin(), p[3].end(), 0.f);  // as a fresh bias: LARC leaves its gradient alone
     std::fill(g[2].begin(), g[2].end(), 0.f);  // as a frozen tensor

@@ -178,7 +178,7 @@ bool same_bits(const Tensor& a, const Tensor& b) { return std::memcmp(a.raw(), b
 
 TEST(Init, ValuesDependOnSeedAndPathAlone) {
   const auto a = regnet("y_200mf", 1);
-  Linear(10, 10);  // something built in between
+  const Linear between(10, 10);  // something built in between
   const auto b = regnet("y_200mf", 1), c = regnet("y_200mf", 2), longer = regnet("y_200mf:in=4", 1);
   const auto first = a->named_parameters(), second = b->named_parameters(), other = c->named_parameters(),
              changed = longer->named_parameters();

@@ -36,8 +36,8 @@ TEST_F(Features, CellsRunFromLeftToRightThenDown) {
   // An image that is dark but for its upper right quarter differs from a dark one mostly in cell 1.
   for (float& p : pixels.data<float>()) p = 0.f;
   const Tensor dark = features(*trunk, images, 1, 1, 2).clone();
-  for (int y = 0; y < 32; ++y)
-    for (int x = 32; x < 64; ++x) pixels.data<float>()[static_cast<size_t>(y * 64 + x)] = 2.f;
+  for (size_t y = 0; y < 32; ++y)
+    for (size_t x = 32; x < 64; ++x) pixels.data<float>()[y * 64 + x] = 2.f;
   const Tensor lit = features(*trunk, images, 1, 1, 2);
   const int64_t channels = trunk->out_channels();
   std::vector<float> change(4);

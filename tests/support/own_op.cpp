@@ -27,7 +27,7 @@ void silu_backward(int64_t n, const float* x, const float* dy, float* dx) {
 
 Tensor silu(const Tensor& x) {
   if (x.dtype() != DType::f32) fail("silu: expected an f32 tensor, got " + std::string(name_of(x.dtype())));
-  const Tensor y = Tensor::empty_like(x);
+  Tensor y = Tensor::empty_like(x);
   if (x.device() == Device::cpu) silu_forward(x.numel(), x.data<float>().data(), y.data<float>().data());
   if (autograd::recording({x}))
     autograd::record(y, "silu", {x}, [x = autograd::Saved(x)](Tensor dy, autograd::Gradients& to) {
