@@ -15,6 +15,10 @@ namespace {
 // Parts of ln K by which the loss lies below it: what a network without knowledge reaches, and what none with collapsed
 // embeddings does.
 constexpr double kChance = 0.01, kLearning = 0.05;
+// Means of spread and common direction that were seen when the learning rate was far too high (0.09-0.42, 0.73-0.97);
+// small networks have 0.49 and 0.65 while they learn.
+constexpr double kCrowdedSpread = 0.45, kCrowdedCommon = 0.7;
+constexpr int64_t kFarAbove = 4;  ///< prototypes for each embedding: up to twice as many did no harm where it was tried
 constexpr double kAtFloor = 0.8;  ///< part of what the loss can fall at all
 
 /// What one alarm looks like in words.
@@ -63,6 +67,11 @@ const HealthMetric& HealthMonitor::metric(std::string_view name) const {
   return *std::ranges::find(reading_.metrics, name, &HealthMetric::name);
 }
 
+void HealthMonitor::average(double& mean, double value) const {
+  const double weight = std::min(static_cast<double>(options_.every) / 200.0, 1.0);
+  mean = std::isnan(mean) ? value : mean + weight * (value - mean);
+}
+
 bool HealthMonitor::lasts(const std::string& trouble, bool now, int64_t iterations) {
   const int64_t needed = std::max<int64_t>(iterations / options_.every, 1);
   Streak& streak = streaks_[trouble];
@@ -85,7 +94,8 @@ std::vector<HealthMessage> HealthMonitor::observe(int64_t iteration, float loss,
   batch_ = step.batch;
   const double ln_k = std::log(static_cast<double>(model_.prototypes)), gap = ln_k - double{loss};
   const bool settled = iteration >= options_.settle_iterations;
-  const bool at_chance = settled && iteration >= model_.freeze_prototypes_iterations && !(gap >= kChance * ln_k);
+  if (settled && std::isfinite(gap)) average(mean_gap_, gap);
+  const bool at_chance = settled && iteration >= model_.freeze_prototypes_iterations && !(mean_gap_ >= kChance * ln_k);
   add("loss gap", gap, lasts("stuck", at_chance, options_.stuck_iterations) ? Band::alarm : Band::healthy);
   measure_geometry(step);
   measure_assignments(step, queue_in_use);
@@ -134,21 +144,19 @@ void HealthMonitor::judge_collapse(float loss, double gap) {
                     fmt::join(seen, "; "), stuck ? "; " + loss_words : ""),
         advice());
 
-  // A rate that is too high throws the embeddings to and fro: their means over some 200 iterations tell.
-  const double weight = std::min(static_cast<double>(options_.every) / 200.0, 1.0);
-  const auto mean = [&](double& running, std::string_view name) {
-    running = running < 0 ? metric(name).value : running + weight * (metric(name).value - running);
-    return metric_guide(name)->band(running) != Band::healthy;
-  };
-  const bool narrow = mean(mean_spread_, "spread"), common = mean(mean_common_, "common direction");
-  if (lasts("crowded", narrow && common, options_.stuck_iterations) && !streaks_["collapse"].told)
+  // A rate that is too high throws the embeddings to and fro, so that only means tell.
+  average(mean_spread_, metric("spread").value);
+  average(mean_common_, metric("common direction").value);
+  const bool crowded = mean_spread_ < kCrowdedSpread && mean_common_ > kCrowdedCommon;
+  const bool collapsed = streaks_["collapse"].told;
+  if (lasts("crowded", crowded, options_.stuck_iterations) && !collapsed)
     say("crowded", Band::warn,
         fmt::format("the embeddings have stayed crowded around one direction for {} iterations (spread {:.2f}, healthy "
                     "near 1; common direction {:.2f}, healthy near 0): the run learns little, most often because the "
                     "learning rate is far too high, or far too low.",
                     options_.stuck_iterations, mean_spread_, mean_common_),
         advice());
-  if (lasts("rank", best_rank_ > 0 && rank_ < kRankLeft * best_rank_, options_.patience_iterations))
+  if (lasts("rank", best_rank_ > 0 && rank_ < kRankLeft * best_rank_, options_.patience_iterations) && !collapsed)
     say("rank", Band::warn,
         fmt::format("the embeddings have lost dimensions: effective rank {:.1f}, and it was {:.1f} at best.", rank_,
                     best_rank_),
@@ -159,7 +167,7 @@ void HealthMonitor::judge_prototypes(double gap) {
   // The assignments of N embeddings give each of K prototypes N / K of one: no image's assignment is then sharper than
   // K / N prototypes, and the loss not lower than ln(K / N).
   const int64_t k = model_.prototypes, rows = batch_ + model_.queue_length;
-  if (k <= rows) return;
+  if (k <= kFarAbove * rows) return;
   const double share = static_cast<double>(k) / static_cast<double>(rows);
   const std::vector<std::string> helps = {
       fmt::format("Use fewer prototypes: about ten times the classes you expect, and no more than {}.", rows),

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <limits>
 #include <map>
 #include <string>
 #include <string_view>
@@ -94,6 +95,8 @@ class HealthMonitor {
   void add(std::string name, double value);
   void add(std::string name, double value, Band band);
   const HealthMetric& metric(std::string_view name) const;
+  /// Takes a value into a mean over some 200 iterations.
+  void average(double& mean, double value) const;
   /// Counts a reading with a trouble, or takes back three for one without. True once so many iterations were counted.
   bool lasts(const std::string& trouble, bool now, int64_t iterations);
   void say(const std::string& trouble, Band band, std::string words, std::vector<std::string> helps);
@@ -111,8 +114,9 @@ class HealthMonitor {
   std::vector<double> mean_prediction_;  ///< running mean of softmax(S / tau), K
   std::vector<float> gathered_;          ///< embeddings, rows of `dim`, until there are enough
   std::map<std::string, Streak> streaks_;
-  double mean_spread_ = -1, mean_common_ = -1;  ///< running means; -1: none yet
-  static constexpr double kRankLeft = 0.25;     ///< of the best effective rank: below, dimensions are lost
+  static constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+  double mean_gap_ = kNone, mean_spread_ = kNone, mean_common_ = kNone;  ///< since readings are judged
+  static constexpr double kRankLeft = 0.25;  ///< of the best effective rank: below, dimensions are lost
   double rank_ = 0, best_rank_ = 0, slope_ = 0;
   std::deque<double> losses_;  ///< of the readings of the last epoch
   double before_queue_ = 0;    ///< mean loss of the epoch before the queue came into use; 0: not yet, -1: no such epoch

@@ -143,7 +143,9 @@ void HealthMonitor::measure_spectrum(const StepTensors& step) {
       }
       rank_ = std::exp(h);
       slope_ = n > 1 ? -(n * sxy - sx * sy) / (n * sxx - sx * sx) : 0.0;
-      if (reading_.iteration >= options_.settle_iterations) best_rank_ = std::max(best_rank_, rank_);
+      // An untrained network's rank is high, and falls while it learns: that is no loss.
+      if (reading_.iteration >= options_.settle_iterations + options_.stuck_iterations)
+        best_rank_ = std::max(best_rank_, rank_);
     }
   }
   if (rank_ <= 0) return;
@@ -155,6 +157,7 @@ std::string HealthMonitor::state() const {
   nlohmann::json j = {{"rank", rank_},
                       {"best rank", best_rank_},
                       {"slope", slope_},
+                      {"mean gap", mean_gap_},
                       {"mean spread", mean_spread_},
                       {"mean common", mean_common_},
                       {"mean prediction", mean_prediction_},
@@ -177,6 +180,7 @@ void HealthMonitor::load_state(const std::string& json, const std::vector<NamedT
   rank_ = number(j.at("rank"));
   best_rank_ = number(j.at("best rank"));
   slope_ = number(j.at("slope"));
+  mean_gap_ = number(j.at("mean gap"));
   mean_spread_ = number(j.at("mean spread"));
   mean_common_ = number(j.at("mean common"));
   before_queue_ = number(j.at("before queue"));

@@ -123,24 +123,24 @@ TEST(Health, FlagsEmbeddingsThatStayCrowded) {
   EXPECT_EQ(said[0].iteration, 680);
 }
 
-TEST(Health, FlagsMorePrototypesThanEmbeddingsShareThem) {
-  const StepTensors step = made_step(1, 0.f, 1.f, 0.3f, 32, 300);
-  for (const int64_t queue : {0, 128, 256}) {
+TEST(Health, FlagsPrototypesFarAboveTheEmbeddingsThatShareThem) {
+  const StepTensors step = made_step(1, 0.f, 1.f, 0.3f, 32, 3000);
+  for (const int64_t queue : {0, 512, 640}) {
     SwAVOptions model = made_model();
-    model.prototypes = 300;
+    model.prototypes = 3000;
     model.queue_length = queue;
     HealthMonitor monitor(model, {});
-    const auto said = monitor.observe(0, 5.7f, step);
-    ASSERT_EQ(said.size(), queue < 256 ? 1u : 0u) << queue;
-    if (queue == 256) continue;
-    EXPECT_NE(said[0].trouble.find("300 prototypes share " + std::to_string(128 + queue)), std::string::npos);
-    EXPECT_NE(said[0].trouble.find(queue == 0 ? "below 0.852" : "below 0.159"), std::string::npos)  // ln(300 / rows)
+    const auto said = monitor.observe(0, 8.f, step);
+    ASSERT_EQ(said.size(), queue < 640 ? 1u : 0u) << queue;
+    if (queue == 640) continue;
+    EXPECT_NE(said[0].trouble.find("3000 prototypes share " + std::to_string(128 + queue)), std::string::npos);
+    EXPECT_NE(said[0].trouble.find(queue == 0 ? "below 3.154" : "below 1.545"), std::string::npos)  // ln(3000 / rows)
         << said[0].trouble;
-    EXPECT_NE(said[0].advice[1].find("256"), std::string::npos) << said[0].advice[1];
-    EXPECT_TRUE(monitor.observe(20, 5.7f, step).empty());
-    std::string later;  // ln 300 - 1.2 is most of what ln(128 or 256) allows
+    EXPECT_NE(said[0].advice[1].find("2944"), std::string::npos) << said[0].advice[1];
+    EXPECT_TRUE(monitor.observe(20, 8.f, step).empty());
+    std::string later;  // ln 3000 - 2.5 is most of what ln(128 or 640) allows
     for (int64_t i = 40; i < 400; i += 20)
-      for (const HealthMessage& m : monitor.observe(i, 1.2f, step)) later += m.trouble;
+      for (const HealthMessage& m : monitor.observe(i, 2.5f, step)) later += m.trouble;
     EXPECT_NE(later.find("near the floor"), std::string::npos) << later;
   }
 }
@@ -196,7 +196,7 @@ TEST(Health, FlagsUniformAssignmentsOfATooLargeEps) {
 }
 
 TEST(Health, FlagsLostDimensions) {
-  HealthMonitor monitor(made_model(), {});
+  HealthMonitor monitor(made_model(), {.settle_iterations = 100, .stuck_iterations = 100});
   const auto said = watch(
       monitor, [](int64_t i) { return made_step(static_cast<uint64_t>(i), 0.f, 1.f, 0.3f, i < 320 ? 32 : 3); },
       falling);
