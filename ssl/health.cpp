@@ -133,7 +133,7 @@ void HealthMonitor::judge_collapse(float loss, double gap) {
   }
   lasts("collapse", stuck || !seen.empty(), 1);
   const std::string loss_words =
-      fmt::format("the loss has not come below ln K = {:.3f} for {} iterations (now {:.3f}), no better than chance",
+      fmt::format("the loss has not come 1 % below ln K = {:.3f} for {} iterations (now {:.3f}), no better than chance",
                   ln_k, options_.stuck_iterations, loss);
   if (lasting && seen.empty())
     say("collapse", Band::alarm, "the run is not learning: " + loss_words + ".", advice());
