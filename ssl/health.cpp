@@ -218,7 +218,7 @@ void HealthMonitor::judge_queue(float loss, bool queue_in_use) {
 
 std::vector<std::string> HealthMonitor::advice() const {
   std::vector<std::string> helps;
-  if (!model_.unit_embeddings) helps.push_back("Normalise embeddings to unit length (unit_embeddings).");
+  if (!model_.unit_embeddings) helps.emplace_back("Normalise embeddings to unit length (unit_embeddings).");
   helps.push_back(
       fmt::format("Scale the learning rate to the batch of {}: about {:.2g} with LARC SGD, {:.1g} with AdamW.", batch_,
                   default_larc_lr(batch_), default_adamw_lr(batch_)));
@@ -232,9 +232,9 @@ std::vector<std::string> HealthMonitor::advice() const {
   if (model_.queue_length > 0)
     helps.push_back(fmt::format("Start the queue later or make it shorter (now {} rows from iteration {}).",
                                 model_.queue_length, model_.queue_start_iteration));
-  helps.push_back("Make the assignments of the first iterations hard (hard_assignment_iterations).");
-  if (model_.head_bn) helps.push_back("Leave batch norm out of the head (head_bn).");
-  helps.push_back("Fewer or softer crops: larger scales, weaker colour jitter.");
+  helps.emplace_back("Make the assignments of the first iterations hard (hard_assignment_iterations).");
+  if (model_.head_bn) helps.emplace_back("Leave batch norm out of the head (head_bn).");
+  helps.emplace_back("Fewer or softer crops: larger scales, weaker colour jitter.");
   return helps;
 }
 

@@ -155,7 +155,7 @@ TEST(Loader, CropsOfAnImageStandCropAfterCrop) {
     std::vector<float*> places;
     for (int c = 0; c < 5; ++c) expected.emplace_back((c < 2 ? 256 : 64) * 3);
     for (auto& crop : expected) places.push_back(crop.data());
-    Philox random(5, Philox::mix(1, static_cast<uint64_t>(3 + b)));
+    Philox random(5, Philox::mix(1, uint64_t{3} + static_cast<uint64_t>(b)));
     make_crops(crops, image, random, places);
     for (int c = 0; c < 5; ++c) {
       const int64_t row = c < 2 ? (c * 3 + b) * 256 : 6 * 256 + ((c - 2) * 3 + b) * 64;
@@ -204,12 +204,12 @@ TEST(Loader, BrokenImagesAreReplacedCountedAndListed) {
   const TemporaryFolder temporary;
   const auto good = golden::bytes("base.jpg"), other = golden::bytes("palette.png");
   std::vector<std::vector<uint8_t>> broken;
-  broken.push_back({});
-  broken.push_back({good.begin(), good.begin() + 300});
-  broken.push_back({other.begin(), other.end() - 20});
+  broken.emplace_back();
+  broken.emplace_back(good.begin(), good.begin() + 300);
+  broken.emplace_back(other.begin(), other.end() - 20);
   broken.push_back({'n', 'o', 't', ' ', 'a', 'n', ' ', 'i', 'm', 'a', 'g', 'e'});
   const std::string bomb = "P6 60000 60000 255\n";
-  broken.push_back({bomb.begin(), bomb.end()});
+  broken.emplace_back(bomb.begin(), bomb.end());
   std::set<int64_t> expected;
   for (int i = 0; i < 2000; ++i) {
     const bool is_broken = i % 10 == 9;  // the last of each class too, whose replacement has another label
