@@ -1,3 +1,4 @@
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <saccade/core/ops.h>
 #include <saccade/ssl/health.h>
@@ -296,15 +297,15 @@ TEST(HealthOfARun, FlagsALearningRateThatCollapsesIt) {
   EXPECT_GE(collapsed, 2);
 }
 
-/// 60 times, and a larger batch: normalisation layers keep it alive, but its embeddings do not spread. (At 30 times,
-/// rounding decides whether a run recovers: instruction sets differ.)
+/// 60 times, and a larger batch. Whether the embeddings stay crowded or collapse wholly is decided by rounding, so
+/// instruction sets and builds differ; that the rate is to blame must be said of each.
 TEST(HealthOfARun, FlagsALearningRateThatKeepsItFromLearning) {
   for (const uint64_t seed : {1, 3}) {
     const auto said =
         trained({.optimizer = optim::larc_sgd(), .lr = 60.f, .batch = 32, .iterations = 820, .seed = seed});
     ASSERT_GE(said.size(), 1u) << seed;
     EXPECT_LE(said[0].iteration, 800);
-    EXPECT_NE(said[0].trouble.find("crowded"), std::string::npos) << all_of(said);
+    EXPECT_THAT(said[0].trouble, ::testing::AnyOf(::testing::HasSubstr("crowded"), ::testing::HasSubstr("collapsed")));
     EXPECT_NE(said[0].advice.at(0).find("learning rate"), std::string::npos);
   }
 }
