@@ -2,29 +2,12 @@
 #include <saccade/core/autograd.h>
 #include <saccade/core/layer.h>
 #include <saccade/core/ops.h>
+#include <saccade/core/ops/product.h>
 #include <saccade/kernels/backend.h>
 
 namespace saccade {
 
 using kernels::backend;
-
-namespace {
-
-/// y (m, n) = op(a) op(b) + bias on the device of y.
-void product(const Tensor& a, bool ta, const Tensor& b, bool tb, const Tensor& bias, const Tensor& y) {
-  const kernels::MatMul mm{.m = y.dim(0),
-                           .n = y.dim(1),
-                           .k = ta ? a.dim(0) : a.dim(1),
-                           .transpose_a = ta,
-                           .transpose_b = tb,
-                           .dtype = a.dtype(),
-                           .out_dtype = y.dtype()};
-  auto& device = backend(y.device());
-  const Workspace workspace(y.device(), device.matmul_workspace(mm));
-  device.matmul(mm, a.raw(), b.raw(), bias.defined() ? bias.raw() : nullptr, y.raw(), workspace.data());
-}
-
-}  // namespace
 
 Tensor squeeze_excite(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2) {
   const DeviceScope device(x.device());
