@@ -58,7 +58,8 @@ Tensor l2_normalize(const Tensor& x, float eps = 1e-12f);
 
 /// Sinkhorn-Knopp assignment of f32 scores (rows, K) to prototypes: q (rows, K), each row summing to 1. Not recorded:
 /// assignments are targets. See kernels/assignment.h for the equations.
-Tensor sinkhorn(const Tensor& scores, float eps, int iterations);
+/// @param last  if not 0, only the assignments of the last so many rows are returned; the others (a queue) take part
+Tensor sinkhorn(const Tensor& scores, float eps, int iterations, int64_t last = 0);
 
 /// SwAV's loss, one element. scores (crops * batch, K), crop-major; assignments (assigning * batch, K) of the first
 /// `assigning` crops. See kernels/assignment.h for the equation.

@@ -2,7 +2,6 @@
 #include <saccade/core/autograd.h>
 #include <saccade/core/layer.h>
 #include <saccade/core/ops.h>
-#include <saccade/kernels/backend.h>
 #include <saccade/ssl/swav.h>
 
 #include <algorithm>
@@ -10,8 +9,6 @@
 namespace saccade::ssl {
 
 namespace {
-
-const float* f32(const Tensor& t) { return static_cast<const float*>(t.raw()); }
 
 /// Each row becomes one-hot at its maximum (the first of equals).
 void harden(const Tensor& q) {
@@ -63,7 +60,6 @@ void SwAV::push(size_t queue, const Tensor& embeddings) {
 Tensor SwAV::assign(const Tensor& embeddings, const Tensor& scores, int64_t batch, int64_t iteration) {
   const NoGradScope no_grad;
   const int64_t k = options_.prototypes;
-  auto& compute = kernels::backend(scores.device());
   const bool queued = queue_in_use(iteration);  // judged by the first queue, for all
   const bool filling = !queues_.empty() && iteration >= options_.queue_start_iteration;
   Tensor q = Tensor::empty({options_.assigning * batch, k});
@@ -79,18 +75,7 @@ Tensor SwAV::assign(const Tensor& embeddings, const Tensor& scores, int64_t batc
       all.slice(waiting, waiting + batch).copy_from(scores.slice(first, last));
     }
     if (filling) push(which, embeddings.slice(first, last));
-    const kernels::Sinkhorn problem{
-        .rows = all.dim(0), .prototypes = k, .eps = options_.eps, .iterations = options_.sinkhorn_iterations};
-    const Tensor potentials = Tensor::empty({k});
-    {
-      const Workspace workspace(scores.device(), compute.sinkhorn_workspace(problem));
-      compute.sinkhorn_potentials(problem, f32(all), static_cast<float*>(potentials.raw()), workspace.data());
-    }
-    // The queue's rows shape the potentials; only this batch's assignments are needed.
-    kernels::Sinkhorn mine = problem;
-    mine.rows = batch;
-    compute.sinkhorn_assign(mine, f32(scores.slice(first, last)), f32(potentials),
-                            static_cast<float*>(q.slice(first, last).raw()));
+    q.slice(first, last).copy_from(sinkhorn(all, options_.eps, options_.sinkhorn_iterations, batch));
   }
   if (iteration < options_.hard_assignment_iterations) harden(q);
   return q;

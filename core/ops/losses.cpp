@@ -28,21 +28,24 @@ void record_loss(const Tensor& loss, const char* op, const Tensor& input, const 
 
 }  // namespace
 
-Tensor sinkhorn(const Tensor& scores, float eps, int iterations) {
+Tensor sinkhorn(const Tensor& scores, float eps, int iterations, int64_t last) {
   const DeviceScope device(scores.device());
   check_f32_matrix("sinkhorn", scores);
   if (!(eps > 0.f) || iterations < 1)
     fail(fmt::format("sinkhorn: eps {} and {} iterations; both must be positive", eps, iterations));
-  const kernels::Sinkhorn problem{
-      .rows = scores.dim(0), .prototypes = scores.dim(1), .eps = eps, .iterations = iterations};
+  if (last < 0 || last > scores.dim(0))
+    fail(fmt::format("sinkhorn: the assignments of {} rows were asked for, there are {}", last, scores.dim(0)));
+  kernels::Sinkhorn problem{.rows = scores.dim(0), .prototypes = scores.dim(1), .eps = eps, .iterations = iterations};
   auto& compute = backend(scores.device());
   const Tensor potentials = Tensor::empty({problem.prototypes});
   {
     const Workspace workspace(scores.device(), compute.sinkhorn_workspace(problem));
     compute.sinkhorn_potentials(problem, f32(scores), f32(potentials), workspace.data());
   }
-  Tensor q = Tensor::empty_like(scores);
-  compute.sinkhorn_assign(problem, f32(scores), f32(potentials), f32(q));
+  if (last > 0) problem.rows = last;
+  Tensor q = Tensor::empty({problem.rows, problem.prototypes});
+  compute.sinkhorn_assign(problem, f32(scores.slice(scores.dim(0) - problem.rows, scores.dim(0))), f32(potentials),
+                          f32(q));
   return q;
 }
 

@@ -187,6 +187,15 @@ void add_losses(std::vector<OpCase>& table) {
                      [eps = eps, iterations = iterations](const Tensors& t) { return sinkhorn(t[0], eps, iterations); },
                      [problem](const Doubles& v) { return reference::sinkhorn(problem, v[0]); },
                      5e-5});
+    table.push_back(
+        {"sinkhorn_" + std::to_string(iterations) + "_last_rows",
+         {scores},
+         [eps = eps, iterations = iterations](const Tensors& t) { return sinkhorn(t[0], eps, iterations, 4); },
+         [problem](const Doubles& v) {
+           const Values q = reference::sinkhorn(problem, v[0]);
+           return Values(q.end() - 4 * 15, q.end());
+         },
+         5e-5});
   }
   const kernels::SwappedPrediction swap{.batch = 3, .crops = 5, .assigning = 2, .prototypes = 19};
   table.push_back({"swapped_prediction",
