@@ -2,7 +2,6 @@
 #include <saccade/core/autograd.h>
 #include <saccade/core/layer.h>
 #include <saccade/core/ops.h>
-#include <saccade/kernels/backend.h>
 #include <saccade/ssl/eval/knn.h>
 
 #include <algorithm>
@@ -47,7 +46,7 @@ Neighbours nearest(const Tensor& bank, const Tensor& queries, int64_t per_query)
     fail(fmt::format("nearest: {} neighbours of queries {} in a bank {}", per_query, to_string(queries.shape()),
                      to_string(bank.shape())));
   const NoGradScope no_grad;
-  const int64_t rows = bank.dim(0), asked = queries.dim(0), dim = bank.dim(1), k = std::min(per_query, rows);
+  const int64_t rows = bank.dim(0), asked = queries.dim(0), k = std::min(per_query, rows);
   const Tensor unit_bank = l2_normalize(bank), unit_queries = l2_normalize(queries);
   Neighbours result{
       .per_query = k,
@@ -55,16 +54,11 @@ Neighbours nearest(const Tensor& bank, const Tensor& queries, int64_t per_query)
       .cosine = std::vector<float>(static_cast<size_t>(asked * k), -std::numeric_limits<float>::infinity())};
   // A block of similarities stays in the second-level cache's reach: 256 x 4096 floats.
   constexpr int64_t query_block = 256, bank_block = 4096;
-  auto& compute = kernels::backend(Device::cpu);
-  const Tensor block = Tensor::empty({query_block * bank_block});
   for (int64_t q0 = 0; q0 < asked; q0 += query_block) {
     const int64_t q_count = std::min(query_block, asked - q0);
     for (int64_t b0 = 0; b0 < rows; b0 += bank_block) {
       const int64_t b_count = std::min(bank_block, rows - b0);
-      const kernels::MatMul product{.m = q_count, .n = b_count, .k = dim, .transpose_b = true};
-      const Workspace workspace(Device::cpu, compute.matmul_workspace(product));
-      compute.matmul(product, unit_queries.data<float>().data() + q0 * dim, unit_bank.data<float>().data() + b0 * dim,
-                     nullptr, block.raw(), workspace.data());
+      const Tensor block = linear(unit_queries.slice(q0, q0 + q_count), unit_bank.slice(b0, b0 + b_count));
       const float* similarities = block.data<float>().data();
 #pragma omp parallel for schedule(static)
       for (int64_t q = 0; q < q_count; ++q) {
