@@ -7,71 +7,22 @@
 #include <saccade/kernels/cpu/conv_plan.h>
 
 #include <algorithm>
-#include <ctime>
 #include <memory>
-#include <numeric>
 #include <string>
-#include <thread>
 #include <vector>
+
+#include "peak.h"
 
 using namespace saccade;
 using namespace saccade::kernels;
 
 namespace {
 
-/// Multiply-adds that do not depend on each other, in as many registers as hide their latency.
-template <int width>
-[[gnu::always_inline]] inline void multiply_add(int64_t steps) {
-  typedef float V __attribute__((vector_size(4 * width)));  // NOLINT(modernize-use-using): g++ 12 would lose the size
-  V a = V{} + 1.0001f, s0{}, s1{}, s2{}, s3{}, s4{}, s5{}, s6{}, s7{}, s8{}, s9{};
-  for (int64_t i = 0; i < steps; ++i) {
-    s0 = s0 * a + a, s1 = s1 * a + a, s2 = s2 * a + a, s3 = s3 * a + a, s4 = s4 * a + a;
-    s5 = s5 * a + a, s6 = s6 * a + a, s7 = s7 * a + a, s8 = s8 * a + a, s9 = s9 * a + a;
-    asm volatile(""
-                 : "+x"(s0), "+x"(s1), "+x"(s2), "+x"(s3), "+x"(s4), "+x"(s5), "+x"(s6), "+x"(s7), "+x"(s8), "+x"(s9));
-  }
-}
-#define SACCADE_CONTRACT optimize("O3", "fp-contract=fast")
-[[gnu::target("avx512f,fma"), gnu::SACCADE_CONTRACT]] void peak_loop_avx512(int64_t steps) { multiply_add<16>(steps); }
-[[gnu::target("avx2,fma"), gnu::SACCADE_CONTRACT]] void peak_loop_avx2(int64_t steps) { multiply_add<8>(steps); }
-void peak_loop_baseline(int64_t steps) { multiply_add<4>(steps); }
-
-double thread_seconds() {
-  timespec t;
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-}
-
-double measured_peak_gflops() {
-  static const double peak = [] {
-    const Isa isa = cpu_isa();
-    const auto loop = isa == Isa::avx512 ? peak_loop_avx512 : isa == Isa::avx2 ? peak_loop_avx2 : peak_loop_baseline;
-    const double width = isa == Isa::avx512 ? 16 : isa == Isa::avx2 ? 8 : 4;
-    constexpr int64_t steps = 100'000;
-    double best = 0;
-    for (int repeat = 0; repeat < 20; ++repeat) {
-      std::vector<double> rates(static_cast<size_t>(cpu_threads()));
-      std::vector<std::thread> threads;
-      threads.reserve(rates.size());
-      for (double& rate : rates)
-        threads.emplace_back([&rate, loop, width] {
-          const double start = thread_seconds();  // processor time: other programs at work do not lower the result
-          loop(steps);
-          rate = 2. * 10 * width * steps / (thread_seconds() - start) * 1e-9;
-        });
-      for (std::thread& thread : threads) thread.join();
-      const double sum = std::accumulate(rates.begin(), rates.end(), 0.);
-      best = std::max(best, sum);
-    }
-    return best;
-  }();
-  return peak;
-}
-
 void report(benchmark::State& state, double flops) {
   const double gflops = flops * static_cast<double>(state.iterations()) * 1e-9;
   state.counters["GFLOP/s"] = benchmark::Counter(gflops, benchmark::Counter::kIsRate);
-  state.counters["%peak"] = benchmark::Counter(100 * gflops / measured_peak_gflops(), benchmark::Counter::kIsRate);
+  state.counters["%peak"] =
+      benchmark::Counter(100 * gflops / (bench::peak_flops() * 1e-9), benchmark::Counter::kIsRate);
 }
 
 struct Shape {
@@ -176,7 +127,7 @@ void run_product(benchmark::State& state, const MatMul& s) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  benchmark::AddCustomContext("fp32 peak", fmt::format("{:.0f} GFLOP/s on {} threads ({})", measured_peak_gflops(),
+  benchmark::AddCustomContext("fp32 peak", fmt::format("{:.0f} GFLOP/s on {} threads ({})", bench::peak_flops() * 1e-9,
                                                        cpu_threads(), name_of(cpu_isa())));
   const std::pair<const char*, ConvPass> passes[] = {
       {"forward", ConvPass::forward}, {"data", ConvPass::backward_data}, {"weight", ConvPass::backward_weight}};

@@ -56,7 +56,7 @@ bool unfold_is_possible(const Conv2d&, ConvPass);
 ConvPlan plan_grouped(const Conv2d&, const Segments& in, ConvPass, bool pair);
 bool grouped_is_possible(const Conv2d&);
 /// True unless half a pair would be too much of a waste. On a Zen 4, which computes 512 bits in two halves, pairs are
-/// 0.85 to 1.6 times as fast (tiny maps gain); where the datapath is as wide as the registers they halve the
+/// 0.78 to 1.66 times as fast (tiny maps gain); where the datapath is as wide as the registers they halve the
 /// arithmetic.
 bool pairing_pays(const Conv2d&);
 

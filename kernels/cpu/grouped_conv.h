@@ -7,7 +7,8 @@
 ///
 /// GFLOP/s, forward / data gradient / weight gradient, of one thread of a Zen 4 (peak 118; padding counts as work, so
 /// that small maps can exceed it), by bench/conv; "24@14" is 24 channels on 512 maps of 14 x 14 and 512 of 8 x 8, and
-/// so on as listed there. Own loses only where marked *. Strided convolutions of large maps are bound by memory.
+/// so on as listed there. Own loses only where marked *; 56: 448@12's weight gradient is left to oneDNN. Strided
+/// convolutions of large maps are bound by memory; 64 s2@14 is of single groups, the pairs in use do 50 / 45 / 50.
 ///
 ///     group 8              own             oneDNN        group 16, 24, 56      own             oneDNN
 ///     24@14          91 /  91 /  88   70 / 78 / 57       16: 64@7        116 / 115 / 103  *133 / 84 / 84
