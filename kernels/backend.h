@@ -27,7 +27,8 @@ class Backend {
   virtual Device device() const = 0;
 
   /// @name Convolution. One call does all segments, so that weights are repacked once and the weight gradient is whole.
-  /// x: rows of `in` x in_channels, y: rows of output(in) x out_channels.
+  /// x: rows of `in` x in_channels, y: rows of output(in) x out_channels. The weight gradient is f32 whatever the
+  /// dtype: it is what the f32 master weights are updated from.
   /// @{
   virtual size_t conv2d_workspace(const Conv2d&, std::span<const Segment> in, ConvPass pass) const = 0;
   virtual void conv2d_forward(const Conv2d&, std::span<const Segment> in, const void* x, const void* w, void* y,
@@ -35,7 +36,7 @@ class Backend {
   virtual void conv2d_backward_data(const Conv2d&, std::span<const Segment> in, const void* dy, const void* w, void* dx,
                                     void* workspace) = 0;
   virtual void conv2d_backward_weight(const Conv2d&, std::span<const Segment> in, const void* x, const void* dy,
-                                      void* dw, void* workspace) = 0;
+                                      float* dw, void* workspace) = 0;
   /// @}
 
   /// @name Matrix product. `bias` (n) may be null.
@@ -45,12 +46,17 @@ class Backend {
   /// @}
 
   /// @name Batch normalisation (+ residual) (+ ReLU).
-  /// mean, rstd: (segments, channels), written by forward and read by backward. `residual` may be null.
+  /// mean, rstd: (segments, channels), written by forward and read by backward. `residual` may be null. The running
+  /// statistics may be null, both: then there are none to update (a forward pass done again).
   /// @{
   virtual size_t batch_norm_workspace(const BatchNorm&, std::span<const Segment> segments) const = 0;
   virtual void batch_norm_forward(const BatchNorm&, std::span<const Segment> segments, const void* x,
                                   const void* residual, const float* gamma, const float* beta, float* mean, float* rstd,
                                   float* running_mean, float* running_var, void* y, void* workspace) = 0;
+  /// The second pass of batch_norm_forward alone, without residual: y from x and the mean and rstd that forward wrote,
+  /// bit for bit what forward gave. y is not x. No workspace.
+  virtual void batch_norm_apply(const BatchNorm&, std::span<const Segment> segments, const void* x, const float* gamma,
+                                const float* beta, const float* mean, const float* rstd, void* y) = 0;
   /// With the running statistics: y may be x.
   virtual void batch_norm_inference(const BatchNorm&, int64_t rows, const void* x, const void* residual,
                                     const float* gamma, const float* beta, const float* running_mean,
@@ -99,8 +105,8 @@ class Backend {
   virtual void relu_backward(DType, int64_t n, const void* y, const void* dy, void* dx) = 0;     ///< dx may be dy
   virtual void sigmoid_forward(DType, int64_t n, const void* x, void* y) = 0;                    ///< y may be x
   virtual void sigmoid_backward(DType, int64_t n, const void* y, const void* dy, void* dx) = 0;  ///< dx may be dy
-  /// out[c] = sum over rows of x[row, c] (bias gradient).
-  virtual void column_sum(DType, int64_t rows, int64_t channels, const void* x, void* out) = 0;
+  /// out[c] = sum over rows of x[row, c] (bias gradient); f32 whatever the dtype of x.
+  virtual void column_sum(DType, int64_t rows, int64_t channels, const void* x, float* out) = 0;
   /// out[0] = sum of all elements, f32.
   virtual void sum(DType, int64_t n, const void* x, float* out) = 0;
   /// y = x / max(|x|, eps) a row; norm[row] = max(|x|, eps).
@@ -130,6 +136,9 @@ class Backend {
   /// @{
   virtual void sgd(const Sgd&, std::span<const ParameterSlot>) = 0;
   virtual void adamw(const AdamW&, std::span<const ParameterSlot>) = 0;
+  /// gradient *= factor for every slot (loss scaling undone). *nonfinite (one float on the device) becomes 1 if any
+  /// gradient was infinite or NaN, and is left alone otherwise, so that several calls can share it.
+  virtual void unscale(float factor, std::span<const GradientSlot>, float* nonfinite) = 0;
   /// @}
 };
 

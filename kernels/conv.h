@@ -6,7 +6,8 @@
 namespace saccade::kernels {
 
 /// A 2-D convolution without bias. Images (N, H, W, in_channels), weights (out_channels, kernel, kernel,
-/// in_channels / groups), both dense; dtype is that of images, weights and gradients alike (accumulation is f32).
+/// in_channels / groups), both dense; dtype is that of images, their gradients and weights. Accumulation and the weight
+/// gradient are f32.
 struct Conv2d {
   int64_t in_channels = 0, out_channels = 0;
   int64_t kernel = 1, stride = 1, padding = 0, groups = 1;

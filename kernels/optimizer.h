@@ -13,6 +13,12 @@ struct ParameterSlot {
   int64_t elements = 0;
 };
 
+/// One gradient of a multi-tensor pass over gradients, f32, changed in place.
+struct GradientSlot {
+  float* gradient = nullptr;
+  int64_t elements = 0;
+};
+
 /// SGD with momentum; with trust > 0 each tensor's gradient is first scaled by LARC (You et al. 2017, as in apex, no
 /// clip): r = trust*|p| / (|g| + wd*|p| + eps); g <- (g + wd*p)*r, only where |p| and |g| are non-zero (elsewhere the
 /// gradient is used as it is, without weight decay). Then m <- momentum*m + g; p <- p - lr*m (Nesterov: g +

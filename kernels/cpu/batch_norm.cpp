@@ -60,6 +60,20 @@ void CpuBackend::batch_norm_forward(const BatchNorm& spec, std::span<const Segme
   table().forward(call);
 }
 
+void CpuBackend::batch_norm_apply(const BatchNorm& spec, std::span<const Segment> segments, const void* x,
+                                  const float* gamma, const float* beta, const float* mean, const float* rstd,
+                                  void* y) {
+  require_floating(spec.dtype, "batch_norm");
+  BatchNormCall call = plan(spec, segments);
+  call.x = x;
+  call.gamma = gamma;
+  call.beta = beta;
+  call.mean = const_cast<float*>(mean);  // as in backward
+  call.rstd = const_cast<float*>(rstd);
+  call.y = y;
+  table().apply(call);
+}
+
 void CpuBackend::batch_norm_inference(const BatchNorm& spec, int64_t rows, const void* x, const void* residual,
                                       const float* gamma, const float* beta, const float* running_mean,
                                       const float* running_var, void* y) {

@@ -29,7 +29,8 @@ SegmentConv make_segment(const Conv2d& c, const Segment& in, ConvPass pass) {
   const Segment out = c.output(in);
   const Desc src({in.n, c.in_channels, in.h, in.w}, type, Tag::nhwc);
   const Desc dst({out.n, c.out_channels, out.h, out.w}, type, Tag::nhwc);
-  const Desc any = plain_weights(c, type, Tag::any, Tag::any);
+  const Desc any = plain_weights(c, type, Tag::any, Tag::any),
+             gradient = plain_weights(c, dnnl::memory::data_type::f32, Tag::any, Tag::any);
   const dnnl::memory::dims stride{c.stride, c.stride}, padding{c.padding, c.padding};
   const auto direct = dnnl::algorithm::convolution_direct;
   const dnnl::primitive_attr attr = user_scratchpad();
@@ -43,8 +44,8 @@ SegmentConv make_segment(const Conv2d& c, const Segment& in, ConvPass pass) {
                                                                engine(), forward);
     return {src, data.weights_desc(), dst, data.scratchpad_desc(), dnnl::convolution_backward_data(data)};
   }
-  const dnnl::convolution_backward_weights::primitive_desc weight({direct, src, any, dst, stride, padding, padding},
-                                                                  attr, engine(), forward);
+  const dnnl::convolution_backward_weights::primitive_desc weight(
+      {direct, src, gradient, dst, stride, padding, padding}, attr, engine(), forward);
   return {src, weight.diff_weights_desc(), dst, weight.scratchpad_desc(), dnnl::convolution_backward_weights(weight)};
 }
 
@@ -121,7 +122,7 @@ ConvPlan plan_images(const Conv2d& conv, const Segments& in, ConvPass pass) {
 
 /// Weight gradient by oneDNN: each segment's into the workspace, then onto dw in segment order.
 ConvPlan plan_weights(const Conv2d& conv, const Segments& in) {
-  const Desc plain = plain_weights(conv, type_of(conv.dtype, "conv2d"), Tag::ohwi, Tag::gohwi);
+  const Desc plain = plain_weights(conv, dnnl::memory::data_type::f32, Tag::ohwi, Tag::gohwi);
   struct Step {
     SegmentConv conv;
     Repack repack;

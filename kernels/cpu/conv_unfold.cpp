@@ -38,7 +38,7 @@ ConvPlan plan_unfold(const Conv2d& c, const Segments& in, ConvPass pass) {
   int64_t rows = 0;
   for (const Segment& s : in) rows += c.output(s).rows();
   const bool weight = pass == ConvPass::backward_weight;
-  const MatMul shape = weight ? MatMul{c.out_channels, patch, rows, true, false, 1.f, 0.f, c.dtype, c.dtype}
+  const MatMul shape = weight ? MatMul{c.out_channels, patch, rows, true, false, 1.f, 0.f, c.dtype, DType::f32}
                               : MatMul{rows, c.out_channels, patch, false, true, 1.f, 0.f, c.dtype, c.dtype};
   const onednn::MatMulPlan& product = onednn::matmul_plan(shape, false);
   const std::vector<SegmentOffsets> offsets = segment_offsets(c, in);

@@ -91,7 +91,7 @@ void CpuBackend::conv2d_backward_data(const Conv2d& conv, std::span<const Segmen
 }
 
 void CpuBackend::conv2d_backward_weight(const Conv2d& conv, std::span<const Segment> in, const void* x, const void* dy,
-                                        void* dw, void* workspace) {
+                                        float* dw, void* workspace) {
   cpu::conv_plan(conv, in, ConvPass::backward_weight).run(x, dy, dw, workspace);
 }
 

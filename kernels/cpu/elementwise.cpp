@@ -129,7 +129,7 @@ void CpuBackend::sigmoid_backward(DType dtype, int64_t n, const void* y, const v
   elementwise().sigmoid_backward(dtype, n, y, dy, dx);
 }
 
-void CpuBackend::column_sum(DType dtype, int64_t row_count, int64_t channels, const void* x, void* out) {
+void CpuBackend::column_sum(DType dtype, int64_t row_count, int64_t channels, const void* x, float* out) {
   require_floating(dtype, "column_sum");
   rows().column_sum(dtype, row_count, channels, x, out);
 }

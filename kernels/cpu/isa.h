@@ -24,7 +24,7 @@ struct ElementwiseKernels {
 };
 
 struct RowKernels {
-  void (*column_sum)(DType, int64_t rows, int64_t channels, const void* x, void* out);
+  void (*column_sum)(DType, int64_t rows, int64_t channels, const void* x, float* out);
   void (*sum)(DType, int64_t n, const void* x, float* out);
   void (*l2_normalize_forward)(DType, int64_t rows, int64_t channels, float eps, const void* x, void* y, float* norm);
   void (*l2_normalize_backward)(DType, int64_t rows, int64_t channels, float eps, const void* y, const float* norm,
@@ -42,17 +42,18 @@ struct BatchNormCall {
   const void *x, *residual;    ///< forward
   const void *saved_y, *dy;    ///< backward; saved_y null: the ReLU mask comes from x
   const float *gamma, *beta;
-  float *mean, *rstd;  ///< forward writes, backward reads
+  float *mean, *rstd;  ///< forward writes, apply and backward read
   float *running_mean, *running_var;
   void *y, *dx, *dresidual;
   float *dgamma, *dbeta;
   float* partial_sums;  ///< (chunks, partial_rows, padded)
-  float* coefficients;  ///< (segments, coefficient_rows, padded)
+  float* coefficients;  ///< (segments, coefficient_rows, padded), of backward
   int64_t padded;       ///< channels rounded up to whole vectors
 };
 
 struct BatchNormKernels {
   void (*forward)(const BatchNormCall&);
+  void (*apply)(const BatchNormCall&);  ///< forward's second pass
   void (*backward)(const BatchNormCall&);
   void (*inference)(const BatchNorm&, int64_t rows, const void* x, const void* residual, const float* gamma,
                     const float* beta, const float* running_mean, const float* running_var, void* y);
@@ -98,10 +99,17 @@ struct Piece {
   float trust_ratio;                           ///< LARC's r, or 0: use the gradient as it is
 };
 
+/// A range of one gradient.
+struct GradientPiece {
+  GradientSlot slot;
+  bool finite;  ///< whether all of it was, by unscale
+};
+
 struct OptimizerKernels {
   void (*square_sums)(Piece*, int64_t pieces);
   void (*sgd)(const Sgd&, const Piece*, int64_t pieces);
   void (*adamw)(const AdamW&, float correction1, float correction2, const Piece*, int64_t pieces);
+  void (*unscale)(float factor, GradientPiece*, int64_t pieces);
 };
 
 namespace baseline {

@@ -13,10 +13,11 @@ namespace {
 
 const OptimizerKernels& table() { return for_this_processor(baseline::optimizer, avx2::optimizer, avx512::optimizer); }
 
-/// All tensors cut into pieces of 16k elements: threads share pieces, not tensors, and a tensor's norm is the sum over
-/// its pieces in order.
+constexpr int64_t most = 16384;  ///< elements of a piece
+
+/// All tensors cut into pieces: threads share pieces, not tensors, and a tensor's norm is the sum over its pieces in
+/// order.
 std::vector<Piece> cut(std::span<const ParameterSlot> slots) {
-  constexpr int64_t most = 16384;
   std::vector<Piece> pieces;
   pieces.reserve(slots.size());
   for (size_t i = 0; i < slots.size(); ++i) {
@@ -67,6 +68,16 @@ void CpuBackend::adamw(const AdamW& spec, std::span<const ParameterSlot> slots) 
   const auto correction1 = static_cast<float>(1 - std::pow(static_cast<double>(spec.beta1), step));
   const auto correction2 = static_cast<float>(1 - std::pow(static_cast<double>(spec.beta2), step));
   table().adamw(spec, correction1, correction2, pieces.data(), static_cast<int64_t>(pieces.size()));
+}
+
+void CpuBackend::unscale(float factor, std::span<const GradientSlot> slots, float* nonfinite) {
+  std::vector<GradientPiece> pieces;
+  pieces.reserve(slots.size());
+  for (const GradientSlot& s : slots)
+    for (int64_t begin = 0; begin < s.elements; begin += most)
+      pieces.push_back({{s.gradient + begin, std::min(most, s.elements - begin)}, true});
+  table().unscale(factor, pieces.data(), static_cast<int64_t>(pieces.size()));
+  if (!std::all_of(pieces.begin(), pieces.end(), [](const GradientPiece& p) { return p.finite; })) *nonfinite = 1.f;
 }
 
 }  // namespace saccade::kernels

@@ -15,13 +15,13 @@ double floats(int64_t elements) { return bytes_of(DType::f32, elements); }
 double given(const void* pointer) { return pointer != nullptr ? 1. : 0.; }
 
 /// All three passes of a convolution read two of images in, images out and weights, and write the third.
-void convolution(const Conv2d& conv, std::span<const Segment> in) {
-  int64_t elements = conv.weight_elements();
+void convolution(const Conv2d& conv, std::span<const Segment> in, DType weights) {
+  int64_t elements = 0;
   for (const Segment& s : in) {
     elements += s.rows() * conv.in_channels + conv.output(s).rows() * conv.out_channels;
     meta_cost().flops += conv.flops(s);
   }
-  moved(bytes_of(conv.dtype, elements));
+  moved(bytes_of(conv.dtype, elements) + bytes_of(weights, conv.weight_elements()));
 }
 
 void max_pool(const Conv2d& window, std::span<const Segment> in) {
@@ -48,17 +48,17 @@ size_t MetaBackend::conv2d_workspace(const Conv2d& conv, std::span<const Segment
 
 void MetaBackend::conv2d_forward(const Conv2d& conv, std::span<const Segment> in, const void*, const void*, void*,
                                  void*) {
-  convolution(conv, in);
+  convolution(conv, in, conv.dtype);
 }
 
 void MetaBackend::conv2d_backward_data(const Conv2d& conv, std::span<const Segment> in, const void*, const void*, void*,
                                        void*) {
-  convolution(conv, in);
+  convolution(conv, in, conv.dtype);
 }
 
 void MetaBackend::conv2d_backward_weight(const Conv2d& conv, std::span<const Segment> in, const void*, const void*,
-                                         void*, void*) {
-  convolution(conv, in);
+                                         float*, void*) {
+  convolution(conv, in, DType::f32);
 }
 
 size_t MetaBackend::matmul_workspace(const MatMul& spec) const { return rehearsed_.matmul_workspace(spec); }
@@ -80,6 +80,12 @@ void MetaBackend::batch_norm_forward(const BatchNorm& spec, std::span<const Segm
   const auto count = static_cast<int64_t>(segments.size());
   moved((2 + given(residual)) * bytes_of(spec.dtype, total_rows(segments) * spec.channels));
   moved(floats((2 + 2 * count) * spec.channels) + given(running_mean) * floats(4 * spec.channels));
+}
+
+void MetaBackend::batch_norm_apply(const BatchNorm& spec, std::span<const Segment> segments, const void*, const float*,
+                                   const float*, const float*, const float*, void*) {
+  const auto count = static_cast<int64_t>(segments.size());
+  moved(2 * bytes_of(spec.dtype, total_rows(segments) * spec.channels) + floats((2 + 2 * count) * spec.channels));
 }
 
 void MetaBackend::batch_norm_inference(const BatchNorm& spec, int64_t rows, const void*, const void* residual,
@@ -159,8 +165,8 @@ void MetaBackend::sigmoid_backward(DType dtype, int64_t n, const void*, const vo
   moved(bytes_of(dtype, 3 * n));
 }
 
-void MetaBackend::column_sum(DType dtype, int64_t rows, int64_t channels, const void*, void*) {
-  moved(bytes_of(dtype, (rows + 1) * channels));
+void MetaBackend::column_sum(DType dtype, int64_t rows, int64_t channels, const void*, float*) {
+  moved(bytes_of(dtype, rows * channels) + floats(channels));
 }
 
 void MetaBackend::sum(DType dtype, int64_t n, const void*, float*) { moved(bytes_of(dtype, n) + floats(1)); }
@@ -198,6 +204,11 @@ void MetaBackend::sgd(const Sgd&, std::span<const ParameterSlot> slots) {
 
 void MetaBackend::adamw(const AdamW&, std::span<const ParameterSlot> slots) {
   for (const ParameterSlot& s : slots) moved(floats(7 * s.elements));
+}
+
+void MetaBackend::unscale(float, std::span<const GradientSlot> slots, float*) {
+  for (const GradientSlot& s : slots) moved(floats(2 * s.elements));
+  moved(floats(1));
 }
 
 }  // namespace saccade::kernels

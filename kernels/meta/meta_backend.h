@@ -16,7 +16,7 @@ class MetaBackend final : public Backend {
                       void* workspace) override;
   void conv2d_backward_data(const Conv2d&, std::span<const Segment> in, const void* dy, const void* w, void* dx,
                             void* workspace) override;
-  void conv2d_backward_weight(const Conv2d&, std::span<const Segment> in, const void* x, const void* dy, void* dw,
+  void conv2d_backward_weight(const Conv2d&, std::span<const Segment> in, const void* x, const void* dy, float* dw,
                               void* workspace) override;
   size_t matmul_workspace(const MatMul&) const override;
   void matmul(const MatMul&, const void* a, const void* b, const void* bias, void* c, void* workspace) override;
@@ -24,6 +24,8 @@ class MetaBackend final : public Backend {
   void batch_norm_forward(const BatchNorm&, std::span<const Segment> segments, const void* x, const void* residual,
                           const float* gamma, const float* beta, float* mean, float* rstd, float* running_mean,
                           float* running_var, void* y, void* workspace) override;
+  void batch_norm_apply(const BatchNorm&, std::span<const Segment> segments, const void* x, const float* gamma,
+                        const float* beta, const float* mean, const float* rstd, void* y) override;
   void batch_norm_inference(const BatchNorm&, int64_t rows, const void* x, const void* residual, const float* gamma,
                             const float* beta, const float* running_mean, const float* running_var, void* y) override;
   void batch_norm_backward(const BatchNorm&, std::span<const Segment> segments, const void* x, const void* y,
@@ -53,7 +55,7 @@ class MetaBackend final : public Backend {
   void relu_backward(DType, int64_t n, const void* y, const void* dy, void* dx) override;
   void sigmoid_forward(DType, int64_t n, const void* x, void* y) override;
   void sigmoid_backward(DType, int64_t n, const void* y, const void* dy, void* dx) override;
-  void column_sum(DType, int64_t rows, int64_t channels, const void* x, void* out) override;
+  void column_sum(DType, int64_t rows, int64_t channels, const void* x, float* out) override;
   void sum(DType, int64_t n, const void* x, float* out) override;
   void l2_normalize_forward(DType, int64_t rows, int64_t channels, float eps, const void* x, void* y,
                             float* norm) override;
@@ -68,6 +70,7 @@ class MetaBackend final : public Backend {
                      float* dlogits) override;
   void sgd(const Sgd&, std::span<const ParameterSlot>) override;
   void adamw(const AdamW&, std::span<const ParameterSlot>) override;
+  void unscale(float factor, std::span<const GradientSlot>, float* nonfinite) override;
 
  private:
   const Backend& rehearsed_;

@@ -133,6 +133,30 @@ INSTANTIATE_TEST_SUITE_P(OddSizes, BatchNormAtAnySize,
                          testing::Combine(testing::Values(1, 3, 7, 13, 16, 48, 104, 440),
                                           testing::Values(2, 5, 97, 400), testing::Bool(), testing::Bool()));
 
+TEST(BatchNorm, ApplyingAgainGivesForwardsBitsAndNeedsNoRunningStatistics) {
+  Backend& cpu = backend(Device::cpu);
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16})
+    for (const int64_t channels : {3, 13, 48, 440})
+      for (const bool relu : {false, true}) {
+        const Case c = make(channels, {{2, 9, 7}, {3, 24, 23}}, relu, false, dtype);
+        Inputs in(c);
+        const Results first = run(c, in.x, in.residual, in.gamma, in.beta, in.dy);
+        Results again = first;
+        again.y = again.dx = unwritten(dtype, total_rows(c.segments) * channels);
+        cpu.batch_norm_apply(c.spec, c.segments, in.x.data(), in.gamma.data(), in.beta.data(), first.mean.data(),
+                             first.rstd.data(), again.y.data());
+        EXPECT_EQ(again.y.bytes, first.y.bytes) << name_of(dtype) << ", " << channels << " channels";
+        std::fill(again.mean.begin(), again.mean.end(), NAN), std::fill(again.rstd.begin(), again.rstd.end(), NAN);
+        Workspace workspace(cpu.batch_norm_workspace(c.spec, c.segments));
+        cpu.batch_norm_forward(c.spec, c.segments, in.x.data(), nullptr, in.gamma.data(), in.beta.data(),
+                               again.mean.data(), again.rstd.data(), nullptr, nullptr, again.dx.data(),
+                               workspace.data());
+        EXPECT_EQ(again.dx.bytes, first.y.bytes);
+        EXPECT_EQ(again.mean, first.mean);
+        EXPECT_EQ(again.rstd, first.rstd);
+      }
+}
+
 TEST(BatchNorm, MatchesTheFormulaInHalfPrecisions) {
   for (const DType dtype : {DType::bf16, DType::f16}) {
     for (const int64_t channels : {7, 48}) {

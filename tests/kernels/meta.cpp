@@ -26,6 +26,28 @@ TEST(Meta, AConvolutionCostsItsMultiplicationsAndEachOperandOnce) {
   EXPECT_EQ(backward.flops, 2 * cost.flops);
 }
 
+TEST(Meta, AWeightGradientIsFloatWhateverTheImagesAre) {
+  const Conv2d conv{16, 32, 3, 1, 1, 2, DType::bf16};
+  const Segments in = {{2, 8, 8}};
+  const double images = 2. * 128 * (16 + 32), weights = 32 * 9 * 8;
+  EXPECT_EQ(
+      cost_of([&](Backend& b) { b.conv2d_backward_data(conv, in, nullptr, nullptr, nullptr, nullptr); }).bytes_moved,
+      images + 2 * weights);
+  EXPECT_EQ(
+      cost_of([&](Backend& b) { b.conv2d_backward_weight(conv, in, nullptr, nullptr, nullptr, nullptr); }).bytes_moved,
+      images + 4 * weights);
+  EXPECT_EQ(cost_of([&](Backend& b) { b.column_sum(DType::f16, 10, 6, nullptr, nullptr); }).bytes_moved, 144);
+}
+
+TEST(Meta, ApplyingABatchNormReadsAndWritesTheImagesOnce) {
+  const BatchNorm norm{8, 1e-5f, 0.1f, true, DType::bf16};
+  const Segments in = {{2, 4, 4}, {1, 2, 2}};
+  EXPECT_EQ(cost_of([&](Backend& b) {
+              b.batch_norm_apply(norm, in, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr);
+            }).bytes_moved,
+            2 * 2 * 36 * 8 + 4 * (2 + 2 * 2) * 8);
+}
+
 TEST(Meta, AMatrixProductReadsCOnlyToAddToIt) {
   MatMul spec{5, 7, 11};
   EXPECT_EQ(cost_of([&](Backend& b) { b.matmul(spec, nullptr, nullptr, nullptr, nullptr, nullptr); }).bytes_moved,
@@ -66,6 +88,8 @@ TEST(Meta, EverythingElseMovesBytesAndTakesNullPointers) {
   EXPECT_EQ(cost.bytes_moved, 544 + 2112 + 60 + 120 + 216);
   const std::vector<ParameterSlot> slots = {{nullptr, nullptr, nullptr, nullptr, 100}};
   EXPECT_EQ(cost_of([&](Backend& b) { b.adamw({}, slots); }).bytes_moved, 2800);
+  const std::vector<GradientSlot> gradients = {{nullptr, 100}, {nullptr, 20}};
+  EXPECT_EQ(cost_of([&](Backend& b) { b.unscale(0.5f, gradients, nullptr); }).bytes_moved, 8 * 120 + 4);
 }
 
 }  // namespace

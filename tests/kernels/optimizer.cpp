@@ -102,6 +102,32 @@ TEST(AdamWUpdate, FiveStepsMatchTheAlgorithm) {
   }
 }
 
+TEST(Unscale, MultipliesEveryGradientAndTellsOfTheFirstThatIsNotFinite) {
+  Backend& cpu = backend(Device::cpu);
+  const float factor = 1.f / 1024;
+  for (const float bad : {0.f, INFINITY, -INFINITY, NAN})
+    for (const int64_t place : {0, 16383, 16384, 39999, 40000}) {
+      std::vector<std::vector<float>> tensors = {floats(normal(3, 1)), floats(normal(40001, 2)), {}};
+      tensors[1][static_cast<size_t>(place)] = bad;
+      const auto before = tensors;
+      std::vector<GradientSlot> slots;
+      for (auto& t : tensors) slots.push_back({t.data(), static_cast<int64_t>(t.size())});
+      float nonfinite = 0.f;
+      cpu.unscale(factor, slots, &nonfinite);
+      EXPECT_EQ(nonfinite, bad == 0.f ? 0.f : 1.f) << bad << " at " << place;
+      for (size_t t = 0; t < tensors.size(); ++t)
+        for (size_t i = 0; i < tensors[t].size(); ++i)
+          if (std::isfinite(before[t][i])) {
+            ASSERT_EQ(tensors[t][i], before[t][i] * factor);
+          }
+    }
+  // What an earlier call found stays.
+  std::vector<float> fine = {1.f, 3e38f};
+  float nonfinite = 1.f;
+  cpu.unscale(factor, std::vector<GradientSlot>{{fine.data(), 2}}, &nonfinite);
+  EXPECT_EQ(nonfinite, 1.f);
+}
+
 TEST(Optimizers, ThreadsDoNotChangeABit) {
   Parameters one, two;
   const Sgd larc{.lr = 0.6f, .weight_decay = 1e-2f, .trust = 1e-2f};

@@ -112,8 +112,8 @@ void reduce_forward(const BatchNormCall& call, int64_t index) {
   });
 }
 
-/// Joins the chunks of each segment (Chan, Golub & LeVeque 1979, in double) into mean and rstd, updates the running
-/// statistics, and writes the coefficients: mean, gamma * rstd, beta.
+/// Joins the chunks of each segment (Chan, Golub & LeVeque 1979, in double) into mean and rstd, and updates the running
+/// statistics.
 void finish_forward(const BatchNormCall& call, int64_t first, int64_t last) {
   const int64_t channels = call.spec.channels, count = last - first;
   int64_t index = 0;
@@ -134,40 +134,36 @@ void finish_forward(const BatchNormCall& call, int64_t first, int64_t last) {
       }
     }
     if (rows == 0) continue;
-    float* coefficient = call.coefficients + s * coefficient_rows * call.padded + first;
     const float momentum = call.spec.momentum;
     for (int64_t c = 0; c < count; ++c) {
       const double squares = m2[c] < 0 ? 0 : m2[c];  // rounding; NaN stays
       const double variance = squares / static_cast<double>(rows);
       const double unbiased = squares / static_cast<double>(rows > 1 ? rows - 1 : 1);
-      const float rstd = static_cast<float>(1. / __builtin_sqrt(variance + call.spec.eps));
       const int64_t channel = first + c;
       call.mean[s * channels + channel] = static_cast<float>(mean[c]);
-      call.rstd[s * channels + channel] = rstd;
+      call.rstd[s * channels + channel] = static_cast<float>(1. / __builtin_sqrt(variance + call.spec.eps));
       if (call.running_mean != nullptr) {
         float &running_mean = call.running_mean[channel], &running_var = call.running_var[channel];
         running_mean += momentum * (static_cast<float>(mean[c]) - running_mean);
         running_var += momentum * (static_cast<float>(unbiased) - running_var);
       }
-      coefficient[c] = static_cast<float>(mean[c]);
-      coefficient[call.padded + c] = call.gamma[channel] * rstd;
-      coefficient[2 * call.padded + c] = call.beta[channel];
     }
   }
 }
 
 template <class T, bool Relu, bool Residual, bool Stream>
 void apply_forward(const BatchNormCall& call, int64_t index) {
-  const int64_t channels = call.spec.channels, padded = call.padded;
+  const int64_t channels = call.spec.channels;
   const Chunk chunk = locate(call, index);
-  const float* coefficients = call.coefficients + chunk.segment * coefficient_rows * padded;
+  const float *means = call.mean + chunk.segment * channels, *rstds = call.rstd + chunk.segment * channels;
+  const float *gammas = call.gamma, *betas = call.beta;
   const T* x = static_cast<const T*>(call.x) + chunk.row * channels;
   const T* residual = Residual ? static_cast<const T*>(call.residual) + chunk.row * channels : nullptr;
   T* y = static_cast<T*>(call.y) + chunk.row * channels;
   for_row_groups<4>(chunk.rows, [=]<int count>(int64_t row, Count<count>) {
     for_vectors(channels, [=](int64_t c, auto lanes) {
-      const F mean = load(coefficients + c), scale = load(coefficients + padded + c);
-      const F beta = load(coefficients + 2 * padded + c);
+      const F mean = load(means + c, lanes), scale = load(gammas + c, lanes) * load(rstds + c, lanes);
+      const F beta = load(betas + c, lanes);
       for (int i = 0; i < count; ++i) {
         const int64_t at = (row + i) * channels + c;
         F v = fma(load(x + at, lanes) - mean, scale, beta);
@@ -184,13 +180,9 @@ void apply_forward(const BatchNormCall& call, int64_t index) {
   if constexpr (Stream) _mm_sfence();
 }
 
-template <class T>
-void forward_of(const BatchNormCall& call) {
-  auto run = [&](auto apply) {
-    two_passes(
-        call, [&](int64_t i) { reduce_forward<T>(call, i); },
-        [&](int64_t first, int64_t last) { finish_forward(call, first, last); }, [&](int64_t i) { apply(call, i); });
-  };
+/// Calls run with the apply_forward of a call.
+template <class T, class Run>
+SACCADE_INLINE void with_apply(const BatchNormCall& call, Run run) {
   auto with_residual = [&]<bool Stream>(Choice<Stream>) {
     if (call.spec.relu) {
       call.residual ? run(apply_forward<T, true, true, Stream>) : run(apply_forward<T, true, false, Stream>);
@@ -206,7 +198,23 @@ void forward_of(const BatchNormCall& call) {
 }
 
 void forward(const BatchNormCall& call) {
-  with_storage(call.spec.dtype, [&](auto type) { forward_of<decltype(type)>(call); });
+  with_storage(call.spec.dtype, [&](auto type) {
+    using T = decltype(type);
+    with_apply<T>(call, [&](auto apply) {
+      two_passes(
+          call, [&](int64_t i) { reduce_forward<T>(call, i); },
+          [&](int64_t first, int64_t last) { finish_forward(call, first, last); }, [&](int64_t i) { apply(call, i); });
+    });
+  });
+}
+
+void apply(const BatchNormCall& call) {
+  with_storage(call.spec.dtype, [&](auto type) {
+    with_apply<decltype(type)>(call, [&](auto apply) {
+#pragma omp parallel for schedule(static) if (all_rows(call) * call.spec.channels > small_call)
+      for (int64_t i = 0; i < call.chunks; ++i) apply(call, i);
+    });
+  });
 }
 
 /// Where the ReLU mask of a backward pass comes from.
@@ -357,6 +365,6 @@ void inference(const BatchNorm& spec, int64_t rows, const void* x, const void* r
 
 }  // namespace
 
-extern const BatchNormKernels batch_norm = {forward, backward, inference};
+extern const BatchNormKernels batch_norm = {forward, apply, backward, inference};
 
 }  // namespace saccade::kernels::cpu::SACCADE_ISA

@@ -73,8 +73,22 @@ void adamw(const AdamW& spec, float correction1, float correction2, const Piece*
   }
 }
 
+void unscale(float factor, GradientPiece* pieces, int64_t count) {
+#pragma omp parallel for schedule(static) if (count > 1)
+  for (int64_t i = 0; i < count; ++i) {
+    float* gradient = pieces[i].slot.gradient;
+    F zero = {};  // NaN once anything was infinite or NaN
+    for_vectors(pieces[i].slot.elements, [&](int64_t at, auto lanes) {
+      const F g = load(gradient + at, lanes);
+      zero += g * 0.f;
+      store(gradient + at, g * factor, lanes);
+    });
+    pieces[i].finite = sum_of(zero) == 0.f;
+  }
+}
+
 }  // namespace
 
-extern const OptimizerKernels optimizer = {square_sums, sgd, adamw};
+extern const OptimizerKernels optimizer = {square_sums, sgd, adamw, unscale};
 
 }  // namespace saccade::kernels::cpu::SACCADE_ISA

@@ -3,11 +3,11 @@
 namespace saccade::kernels::cpu::SACCADE_ISA {
 namespace {
 
-void column_sum(DType dtype, int64_t rows, int64_t channels, const void* x, void* out) {
+void column_sum(DType dtype, int64_t rows, int64_t channels, const void* x, float* out) {
   with_storage(dtype, [=](auto type) {
     using T = decltype(type);
     const T* from = static_cast<const T*>(x);
-    T* to = static_cast<T*>(out);
+    float* to = out;
     parallel_blocks(channels, 64, [=](int64_t begin, int64_t end) {
       for_vectors(end - begin, [=](int64_t i, auto lanes) {
         // Blocks of rows first: short sums lose less than one long one.
