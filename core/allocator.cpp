@@ -1,5 +1,7 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <saccade/core/allocator.h>
+#include <saccade/core/layer.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -7,6 +9,7 @@
 #include <map>
 #include <mutex>
 #include <set>
+#include <unordered_set>
 #include <utility>
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -24,20 +27,32 @@ constexpr size_t kCommitStep = size_t{64} << 20;
 
 size_t round_up(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
 
-std::string human(double bytes) {
-  if (bytes >= 1024.0 * 1024 * 1024) return fmt::format("{:.2f} GiB", bytes / (1024.0 * 1024 * 1024));
-  return fmt::format("{:.1f} MiB", bytes / (1024.0 * 1024));
+std::string human(size_t bytes) {
+  const double mib = static_cast<double>(bytes) / (1 << 20);
+  return mib < 1024 ? fmt::format("{:.1f} MiB", mib) : fmt::format("{:.2f} GiB", mib / 1024);
 }
 
-thread_local Tag current_tag = Tag::activations;
+/// What is remembered of a block while it is in use. The shape's memory is reused by the next block remembered here.
+struct Record {
+  size_t bytes = 0, offset = 0;
+  const std::string* layer = nullptr;  ///< null: not in use
+  std::vector<int64_t> shape;
+  std::optional<DType> dtype;
+  Tag tag = Tag::activations;
+  Phase phase = Phase::setup;
+  uint32_t next_unused = 0;
+};
+
+std::string describe_tensor(std::span<const int64_t> shape, std::optional<DType> dtype) {
+  if (!dtype) return "";
+  return fmt::format("({}) {}", fmt::join(shape, ", "), name_of(*dtype));
+}
+
+LiveBlock live_block(const Record& r) {
+  return {r.bytes, r.offset, r.tag, r.phase, *r.layer, describe_tensor(r.shape, r.dtype)};
+}
 
 }  // namespace
-
-std::string_view name_of(Tag tag) {
-  constexpr std::array<std::string_view, kTags> names = {"parameters",  "gradients", "optimizer",
-                                                         "activations", "workspace", "batch"};
-  return names[static_cast<size_t>(tag)];
-}
 
 struct Allocator::Impl {
   mutable std::mutex mutex;
@@ -47,9 +62,13 @@ struct Allocator::Impl {
   size_t committed = 0;  // made readable and writable so far
   size_t end = 0;        // first offset never handed out
   size_t budget = 0;
+  int64_t until_failure = 0;  // fail_at
   MemoryStats stats;
   std::map<size_t, size_t> free_by_offset;           // offset -> bytes
   std::set<std::pair<size_t, size_t>> free_by_size;  // (bytes, offset)
+  std::vector<Record> records;
+  uint32_t unused = 0;                     // head of the list of records not in use; records.size(): none
+  std::unordered_set<std::string> layers;  // names that records point to
 
   void insert_free(size_t offset, size_t bytes) {
     free_by_offset.emplace(offset, bytes);
@@ -60,17 +79,62 @@ struct Allocator::Impl {
     free_by_offset.erase(it);
   }
 
-  [[noreturn]] void refuse(size_t bytes, Tag tag, const std::string& limit) const {
-    throw OutOfMemory(fmt::format("out of memory: {} for {} do not fit {}; in use: {}",
-                                  human(static_cast<double>(bytes)), name_of(tag), limit, describe(stats)));
+  struct Request {
+    size_t bytes;
+    Tag tag;
+    std::span<const int64_t> shape;
+    std::optional<DType> dtype;
+  };
+
+  [[noreturn]] void refuse(const Request& r, const std::string& limit) const {
+    const std::string& layer = LayerScope::current();
+    throw OutOfMemory(
+        fmt::format("out of memory: {} for {}{}{}{} ({}) do not fit {}; {} are in use", human(r.bytes), name_of(r.tag),
+                    r.dtype ? " " : "", describe_tensor(r.shape, r.dtype), layer.empty() ? "" : " in layer " + layer,
+                    name_of(PhaseScope::current()), limit, human(static_cast<size_t>(stats.total.live))),
+        snapshot(), largest(10));
   }
 
-  void commit(size_t upto, size_t bytes, Tag tag) {
+  MemoryStats snapshot() const {
+    MemoryStats now = stats;
+    now.reserved = static_cast<int64_t>(end);
+    now.largest_free = free_by_size.empty() ? 0 : static_cast<int64_t>(free_by_size.rbegin()->first);
+    return now;
+  }
+
+  std::vector<LiveBlock> largest(size_t n) const {
+    std::vector<const Record*> live;
+    for (const Record& r : records)
+      if (r.layer != nullptr) live.push_back(&r);
+    n = std::min(n, live.size());
+    std::partial_sort(live.begin(), live.begin() + static_cast<std::ptrdiff_t>(n), live.end(),
+                      [](const Record* a, const Record* b) {
+                        return a->bytes != b->bytes ? a->bytes > b->bytes : a->offset < b->offset;
+                      });
+    std::vector<LiveBlock> result;
+    for (size_t i = 0; i < n; ++i) result.push_back(live_block(*live[i]));
+    return result;
+  }
+
+  /// The index of a record to be filled.
+  uint32_t take_record() {
+    if (unused == records.size()) {
+      records.emplace_back();
+      records.back().next_unused = unused + 1;
+    }
+    return std::exchange(unused, records[unused].next_unused);
+  }
+  void drop_record(uint32_t i) {
+    records[i].layer = nullptr;
+    records[i].next_unused = std::exchange(unused, i);
+  }
+
+  void commit(size_t upto, const Request& request) {
     if (!backed || upto <= committed) return;
     if (base == nullptr) reserve();
     const size_t target = std::min(range, round_up(upto, kCommitStep));
     if (upto > range || mprotect(base + committed, target - committed, PROT_READ | PROT_WRITE) != 0)
-      refuse(bytes, tag, "what the system gives");
+      refuse(request, "what the system gives");
     madvise(base + committed, target - committed, MADV_HUGEPAGE);
     ASAN_POISON_MEMORY_REGION(base + committed, target - committed);
     committed = target;
@@ -108,11 +172,14 @@ Allocator::~Allocator() {
   }
 }
 
-Allocator::Block Allocator::allocate(size_t bytes, Tag tag) {
+Allocator::Block Allocator::allocate(size_t bytes, Tag tag, std::span<const int64_t> shape,
+                                     std::optional<DType> dtype) {
   const size_t block_bytes = std::max(round_up(bytes, kAlignment), kAlignment);
-  if (block_bytes < bytes) throw OutOfMemory("out of memory: the size of an allocation overflows");
   Impl& a = *impl_;
   const std::lock_guard lock(a.mutex);
+  const Impl::Request request{bytes, tag, shape, dtype};
+  if (block_bytes < bytes) a.refuse(request, "any machine");
+  if (a.until_failure > 0 && --a.until_failure == 0) a.refuse(request, "a limit set by fail_at");
   size_t offset;
   if (const auto fit = a.free_by_size.lower_bound({block_bytes, 0}); fit != a.free_by_size.end()) {
     const auto [size, at] = *fit;
@@ -126,17 +193,26 @@ Allocator::Block Allocator::allocate(size_t bytes, Tag tag) {
     const bool extends = last != a.free_by_offset.end() && last->first + last->second == a.end;
     if (extends) offset = last->first;
     if (a.budget != 0 && offset + block_bytes > a.budget)
-      a.refuse(block_bytes, tag, fmt::format("the budget of {}", human(static_cast<double>(a.budget))));
-    a.commit(offset + block_bytes, block_bytes, tag);
+      a.refuse(request, fmt::format("the budget of {}", human(a.budget)));
+    a.commit(offset + block_bytes, request);
     if (extends) a.erase_free(last);
     a.end = offset + block_bytes;
-    a.stats.reserved = static_cast<int64_t>(a.end);
+    a.stats.peak_reserved = std::max(a.stats.peak_reserved, static_cast<int64_t>(a.end));
   }
   a.count(tag, static_cast<int64_t>(block_bytes));
   ++a.stats.allocations;
+  const uint32_t at = a.take_record();
+  Record& record = a.records[at];
+  record.bytes = bytes;
+  record.offset = offset;
+  record.layer = &*a.layers.insert(LayerScope::current()).first;
+  record.shape.assign(shape.begin(), shape.end());
+  record.dtype = dtype;
+  record.tag = tag;
+  record.phase = PhaseScope::current();
   char* data = a.backed ? a.base + offset : nullptr;
   if (data != nullptr) ASAN_UNPOISON_MEMORY_REGION(data, bytes);
-  return {data, offset, block_bytes, tag};
+  return {data, offset, block_bytes, tag, at};
 }
 
 void Allocator::release(const Block& block) noexcept {
@@ -145,6 +221,7 @@ void Allocator::release(const Block& block) noexcept {
   const std::lock_guard lock(a.mutex);
   if (block.data != nullptr) ASAN_POISON_MEMORY_REGION(block.data, block.bytes);
   a.count(block.tag, -static_cast<int64_t>(block.bytes));
+  a.drop_record(block.record);
   size_t offset = block.offset, bytes = block.bytes;
   auto next = a.free_by_offset.lower_bound(offset);
   if (next != a.free_by_offset.begin()) {
@@ -163,13 +240,19 @@ void Allocator::release(const Block& block) noexcept {
 
 MemoryStats Allocator::stats() const {
   const std::lock_guard lock(impl_->mutex);
-  return impl_->stats;
+  return impl_->snapshot();
+}
+
+std::vector<LiveBlock> Allocator::largest(size_t n) const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->largest(n);
 }
 
 void Allocator::reset_peaks() {
   const std::lock_guard lock(impl_->mutex);
   for (auto& counter : impl_->stats.by_tag) counter.peak = counter.live;
   impl_->stats.total.peak = impl_->stats.total.live;
+  impl_->stats.peak_reserved = static_cast<int64_t>(impl_->end);
 }
 
 void Allocator::set_budget(size_t bytes) {
@@ -182,15 +265,28 @@ size_t Allocator::budget() const {
   return impl_->budget;
 }
 
+void Allocator::fail_at(int64_t n) {
+  const std::lock_guard lock(impl_->mutex);
+  impl_->until_failure = n;
+}
+
 void Allocator::trim() {
   Impl& a = *impl_;
   const std::lock_guard lock(a.mutex);
-  if (a.base == nullptr) return;
-  const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-  for (const auto& [offset, bytes] : a.free_by_offset) {
-    const size_t first = round_up(offset, page), last = (offset + bytes) / page * page;
-    if (last > first) madvise(a.base + first, last - first, MADV_DONTNEED);
-  }
+  const auto give_back = [&](size_t first, size_t last) {
+    const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    first = round_up(first, page);
+    last = last / page * page;
+    if (a.base != nullptr && last > first) madvise(a.base + first, last - first, MADV_DONTNEED);
+  };
+  const size_t old_end = a.end;
+  if (!a.free_by_offset.empty())
+    if (const auto last = std::prev(a.free_by_offset.end()); last->first + last->second == a.end) {
+      a.end = last->first;
+      a.erase_free(last);
+    }
+  give_back(a.end, round_up(old_end, kCommitStep));
+  for (const auto& [offset, bytes] : a.free_by_offset) give_back(offset, offset + bytes);
 }
 
 Allocator& allocator(Device device) {
@@ -199,20 +295,5 @@ Allocator& allocator(Device device) {
   static Allocator& meta = *new Allocator(false);
   return device == Device::meta ? meta : cpu;
 }
-
-std::string describe(const MemoryStats& stats) {
-  std::string text = fmt::format("{} live, {} at the peak", human(static_cast<double>(stats.total.live)),
-                                 human(static_cast<double>(stats.total.peak)));
-  for (size_t i = 0; i < kTags; ++i)
-    if (stats.by_tag[i].peak > 0)
-      text += fmt::format("; {} {} (peak {})", name_of(static_cast<Tag>(i)),
-                          human(static_cast<double>(stats.by_tag[i].live)),
-                          human(static_cast<double>(stats.by_tag[i].peak)));
-  return text;
-}
-
-TagScope::TagScope(Tag tag) : previous_(current_tag) { current_tag = tag; }
-TagScope::~TagScope() { current_tag = previous_; }
-Tag TagScope::current() { return current_tag; }
 
 }  // namespace saccade

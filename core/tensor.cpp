@@ -30,7 +30,7 @@ const Tensor::Impl& deref(const Tensor& tensor) {
 Tensor make(Shape shape, DType dtype, Device device, Segments segments = {}) {
   auto impl = std::make_shared<Tensor::Impl>();
   const auto bytes = static_cast<size_t>(product(shape)) * size_of(dtype);
-  impl->storage = std::make_shared<Storage>(bytes, device, TagScope::current());
+  impl->storage = std::make_shared<Storage>(bytes, device, TagScope::current(), shape, dtype);
   impl->shape = std::move(shape);
   impl->dtype = dtype;
   impl->segments = std::move(segments);
@@ -72,8 +72,8 @@ Tensor from_values(std::span<const T> values, Shape shape) {
 
 std::string to_string(const Shape& shape) { return fmt::format("({})", fmt::join(shape, ", ")); }
 
-Storage::Storage(size_t bytes, Device device, Tag tag)
-    : block(allocator(device).allocate(bytes, tag)), device(device) {}
+Storage::Storage(size_t bytes, Device device, Tag tag, std::span<const int64_t> shape, DType dtype)
+    : block(allocator(device).allocate(bytes, tag, shape, dtype)), device(device) {}
 Storage::~Storage() { allocator(device).release(block); }
 
 Tensor Tensor::empty(Shape shape, DType dtype) { return make(std::move(shape), dtype, DeviceScope::current()); }

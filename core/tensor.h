@@ -23,7 +23,7 @@ struct Node;
 /// Memory shared by the tensors that view it. Its version counts in-place writes, so that the tape can tell when a
 /// tensor saved for backward has been changed.
 struct Storage {
-  Storage(size_t bytes, Device device, Tag tag);
+  Storage(size_t bytes, Device device, Tag tag, std::span<const int64_t> shape, DType dtype);
   ~Storage();
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;

@@ -109,6 +109,7 @@ struct Loader::Impl {
     const Segments segments = std::visit([&](const auto& settings) { return settings.segments(count); }, view);
     const DeviceScope device(Device::cpu);
     const TagScope tag(Tag::batch);
+    const PhaseScope phase(Phase::data);
     batch.images = Tensor::images(segments, source.channels);
     slot->pixels = static_cast<float*>(batch.images.raw());
     ++scheduled;

@@ -5,7 +5,7 @@
 
 #include <fmt/format.h>
 #include <omp.h>
-#include <saccade/kernels/error.h>
+#include <saccade/core/allocator.h>
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
@@ -26,7 +26,7 @@ inline void complain(const CLI::App& app, std::string what) {
 }
 
 /// A whole program: parses the arguments, then does the work. Wrong flags end with 2, errors with 1, each with a
-/// sentence on stderr.
+/// sentence on stderr; where memory ran out, what fills it is listed below.
 /// @param arguments  without the program's name
 /// @param complete   adds arguments that follow from those given
 inline int run(CLI::App& app, std::vector<std::string> arguments, const std::function<int()>& work,
@@ -45,6 +45,9 @@ inline int run(CLI::App& app, std::vector<std::string> arguments, const std::fun
       return 2;
     }
     return work();
+  } catch (const OutOfMemory& error) {
+    complain(app, error.what());
+    fmt::print(stderr, "{}", error.report());
   } catch (const std::bad_alloc&) {
     complain(app, "there is not enough memory");
   } catch (const std::exception& error) {

@@ -88,6 +88,7 @@ Tensor SwAV::forward(const Tensor& images) {
 
 Tensor SwAV::loss(const Batch& batch, int64_t iteration, StepTensors* keep) {
   const DeviceScope device(batch.images.device());
+  const PhaseScope phase(Phase::forward);
   const int64_t images = total_images(batch.images.segments()), size = batch.size();
   if (size < 1 || images % size != 0 || images / size < std::max<int64_t>(2, options_.assigning))
     fail(fmt::format("SwAV: {} crops of {} images; expected the same number of crops of each, at least {}", images,

@@ -31,6 +31,7 @@ Optimizer::Optimizer(std::vector<ParameterGroup> groups, std::vector<const char*
 }
 
 void Optimizer::step(float lr) {
+  const PhaseScope phase(Phase::optimizer);
   // One backend call for all tensors that share device and hyper-parameters: as a rule, one in all.
   std::map<std::pair<Device, Common>, std::vector<kernels::ParameterSlot>> calls;
   for (const ParameterGroup& group : groups_)

@@ -1,14 +1,21 @@
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <saccade/core/allocator.h>
+#include <saccade/core/layer.h>
 #include <saccade/core/random.h>
 #include <saccade/core/tensor.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <vector>
 
 namespace saccade {
 namespace {
+
+using ::testing::HasSubstr;
 
 TEST(Allocator, ReusesFreedMemoryAndMergesNeighbours) {
   Allocator a(true);
@@ -43,13 +50,7 @@ TEST(Allocator, RefusesToGrowBeyondItsBudget) {
   Allocator a(true);
   a.set_budget(1 << 20);
   const auto half = a.allocate(1 << 19, Tag::parameters);
-  try {
-    a.allocate(1 << 20, Tag::activations);
-    FAIL();
-  } catch (const OutOfMemory& e) {
-    EXPECT_NE(std::string(e.what()).find("budget"), std::string::npos) << e.what();
-    EXPECT_NE(std::string(e.what()).find("parameters"), std::string::npos) << e.what();
-  }
+  EXPECT_THROW(a.allocate(1 << 20, Tag::activations), OutOfMemory);
   a.release(a.allocate(1 << 19, Tag::activations));  // still usable, up to the last byte
   a.release(half);
 }
@@ -59,6 +60,123 @@ TEST(Allocator, RefusesWhatNoMachineHas) {
   EXPECT_THROW(a.allocate(size_t{1} << 60, Tag::activations), OutOfMemory);
   EXPECT_THROW(a.allocate(~size_t{0}, Tag::activations), OutOfMemory);
   a.release(a.allocate(100, Tag::activations));
+}
+
+TEST(Allocator, RemembersWhoAskedForTheLargestBlocks) {
+  Allocator a(true);
+  std::vector<Allocator::Block> blocks;
+  for (const size_t bytes : {300, 5000, 200, 5000}) {
+    const LayerScope layer(bytes == 200 ? "trunk.stem" : "head");
+    const PhaseScope phase(bytes == 300 ? Phase::data : Phase::forward);
+    const std::vector<int64_t> shape = {static_cast<int64_t>(bytes / 4), 1};
+    blocks.push_back(bytes == 300 ? a.allocate(bytes, Tag::workspace)
+                                  : a.allocate(bytes, Tag::activations, shape, DType::f32));
+  }
+  a.release(blocks[1]);
+  const auto largest = a.largest(2);
+  ASSERT_EQ(largest.size(), 2u);
+  EXPECT_EQ(largest[0].bytes, 5000u);
+  EXPECT_EQ(largest[0].offset, blocks[3].offset);
+  EXPECT_EQ(largest[0].shape, "(1250, 1) f32");
+  EXPECT_EQ(largest[0].layer, "head");
+  EXPECT_EQ(largest[0].phase, Phase::forward);
+  EXPECT_EQ(largest[1].bytes, 300u);
+  EXPECT_EQ(largest[1].shape, "");
+  EXPECT_EQ(largest[1].phase, Phase::data);
+  EXPECT_EQ(a.largest(99).back().layer, "trunk.stem");
+  for (const size_t i : {0, 2, 3}) a.release(blocks[i]);
+  EXPECT_TRUE(a.largest(9).empty());
+}
+
+TEST(Allocator, ReportsWhatWasAskedByWhomAndWhatFillsTheMemory) {
+  const DeviceScope device(Device::meta);
+  Allocator& meta = allocator(Device::meta);
+  meta.trim();
+  meta.reset_peaks();
+  meta.set_budget(static_cast<size_t>(meta.stats().reserved) + (4 << 20));
+  const Tensor weight = [] {
+    const TagScope tag(Tag::parameters);
+    const LayerScope layer("trunk.stem");
+    return Tensor::empty({256, 256, 3});  // 0.75 MiB
+  }();
+  const PhaseScope phase(Phase::forward);
+  const LayerScope layer("trunk.block1-1.f.b");
+  const Tensor small = Tensor::empty({1 << 20}, DType::bf16);
+  try {
+    Tensor::empty({2, 1 << 20}, DType::f16);
+    FAIL();
+  } catch (OutOfMemory& e) {
+    EXPECT_THAT(e.what(), ::testing::AllOf(HasSubstr("4.0 MiB for activations (2, 1048576) f16"), HasSubstr("forward"),
+                                           HasSubstr("trunk.block1-1.f.b"), HasSubstr("the budget of "),
+                                           HasSubstr(" are in use")));
+    EXPECT_EQ(std::string_view(e.what()).find('\n'), std::string_view::npos);
+    ASSERT_GE(e.largest().size(), 2u);
+    EXPECT_LE(e.largest().size(), 10u);
+    EXPECT_EQ(e.stats()[Tag::parameters].live, meta.stats()[Tag::parameters].live);
+    e.advise("A batch of 1 fits.");
+    EXPECT_THAT(e.report(),
+                ::testing::ContainsRegex("2\\.0 MiB +activations +forward +\\(1048576\\) bf16 +trunk.block1-1.f.b\n"));
+    EXPECT_THAT(e.report(),
+                ::testing::ContainsRegex("0\\.8 MiB +parameters +setup +\\(256, 256, 3\\) f32 +trunk.stem\n"));
+    EXPECT_THAT(e.report(), ::testing::EndsWith("\nA batch of 1 fits.\n"));
+  }
+  meta.set_budget(0);
+}
+
+TEST(Allocator, FailsOnceWhereItIsTold) {
+  Allocator a(true);
+  a.fail_at(2);
+  const auto x = a.allocate(100, Tag::activations);
+  EXPECT_THROW(a.allocate(100, Tag::activations), OutOfMemory);
+  EXPECT_EQ(a.stats().total.live, 128);
+  EXPECT_EQ(a.stats().allocations, 1);
+  const auto y = a.allocate(100, Tag::activations);
+  a.fail_at(1);
+  a.fail_at(0);
+  const auto z = a.allocate(100, Tag::activations);
+  for (const auto& block : {x, y, z}) a.release(block);
+}
+
+TEST(Allocator, TrimEndsTheArenaBehindTheLastBlockInUse) {
+  Allocator a(true);
+  const auto x = a.allocate(1 << 20, Tag::activations), y = a.allocate(1 << 20, Tag::activations);
+  EXPECT_EQ(a.stats().peak_reserved, 2 << 20);
+  a.release(y);
+  EXPECT_EQ(a.stats().reserved, 2 << 20);
+  EXPECT_EQ(a.stats().largest_free, 1 << 20);
+  a.trim();
+  EXPECT_EQ(a.stats().reserved, 1 << 20);
+  EXPECT_EQ(a.stats().peak_reserved, 2 << 20);
+  a.reset_peaks();
+  EXPECT_EQ(a.stats().peak_reserved, 1 << 20);
+  std::memset(a.allocate(3 << 20, Tag::activations).data, 1, 3 << 20);
+  a.release(x);
+}
+
+/// Bytes of pages present in memory among `bytes` from `address`.
+size_t resident(char* address, size_t bytes) {
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  std::vector<unsigned char> present((bytes + page - 1) / page);
+  EXPECT_EQ(mincore(address, bytes, present.data()), 0);
+  return page * static_cast<size_t>(std::count_if(present.begin(), present.end(), [](int p) { return (p & 1) != 0; }));
+}
+
+TEST(Allocator, TouchesNothingBeyondItsEnd) {
+  Allocator a(true);
+  std::vector<Allocator::Block> blocks;
+  for (int i = 0; i < 40; ++i) {  // past the first 64 MiB that are made accessible, ending within the next
+    blocks.push_back(a.allocate((2 << 20) + 12345, Tag::activations));
+    std::memset(blocks.back().data, i + 1, (2 << 20) + 12345);
+  }
+  auto* base = static_cast<char*>(blocks[0].data);
+  const auto end = static_cast<size_t>(a.stats().reserved);
+  const size_t all = resident(base, 128 << 20);
+  EXPECT_GE(all, end);
+  EXPECT_LE(all, end + (2 << 20));  // the last huge page
+  for (const auto& block : blocks) a.release(block);
+  a.trim();
+  EXPECT_LE(resident(base, 128 << 20), size_t{4096});
+  EXPECT_EQ(a.stats().reserved, 0);
 }
 
 TEST(Allocator, MetaCountsExactlyAsReal) {
