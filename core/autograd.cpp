@@ -3,6 +3,7 @@
 #include <saccade/core/layer.h>
 #include <saccade/kernels/backend.h>
 
+#include <algorithm>
 #include <atomic>
 #include <queue>
 #include <unordered_map>
@@ -36,7 +37,10 @@ using autograd::Edge;
 using autograd::Node;
 
 thread_local bool grad_mode = true;
+thread_local bool statistics_frozen = false;
+thread_local Keep keep_mode = Keep::eager;
 thread_local const Node* running = nullptr;
+thread_local std::vector<Tensor>* watched_leaves = nullptr;  // what run_unrecorded() collects
 std::atomic<uint64_t> next_sequence{0};
 
 Tensor sum_of(Tensor a, const Tensor& b) {
@@ -48,7 +52,20 @@ Tensor sum_of(Tensor a, const Tensor& b) {
 /// One run of backward: how many gradients each op and leaf still waits for, and what has come so far.
 class Engine {
  public:
-  explicit Engine(const Tensor& root) { count(root.impl()->node); }
+  explicit Engine(const std::shared_ptr<Node>& root) { count(root); }
+  /// A nested run: gradients of leaves, by their index, go to `outer` instead of into the leaves.
+  Engine(const std::shared_ptr<Node>& root, const std::vector<Tensor>& leaves, autograd::Gradients& outer)
+      : Engine(root) {
+    outer_ = &outer;
+    for (size_t i = 0; i < leaves.size(); ++i)
+      if (const auto used = leaves_.find(leaves[i].impl()); used != leaves_.end()) used->second.index = i;
+    for (const auto& [leaf, state] : leaves_)
+      if (state.index == LeafState::unlisted)
+        fail(
+            fmt::format("checkpoint: a tensor of shape {} wants a gradient from the recomputation, but the first "
+                        "computation did not use it",
+                        to_string(leaf->shape)));
+  }
 
   void run(const std::shared_ptr<Node>& root, Tensor gradient) {
     ops_[root.get()].gradient = std::move(gradient);
@@ -65,6 +82,12 @@ class Engine {
     int pending = 0;
     Tensor gradient;
     std::shared_ptr<Node> keep;  // the edge that led here is cleared before this op runs
+  };
+  struct LeafState {
+    static constexpr size_t unlisted = SIZE_MAX;
+    int pending = 0;
+    size_t index = unlisted;  // in a nested run
+    Tensor gradient;          // likewise; else it collects in the leaf
   };
   struct Later {
     bool operator()(const Node* a, const Node* b) const { return a->sequence < b->sequence; }
@@ -88,7 +111,7 @@ class Engine {
             stack.push_back(edge.node.get());
           }
         } else if (edge.leaf.defined()) {
-          ++leaves_[edge.leaf.impl()];
+          ++leaves_[edge.leaf.impl()].pending;
         }
       }
     }
@@ -121,7 +144,7 @@ class Engine {
     Tensor dy = std::move(ops_[&node].gradient);
     Delivery delivery(*this, node);
     if (dy.defined()) {
-      const LayerScope scope(node.layer);
+      const LayerScope scope = LayerScope::absolute(node.layer);
       const DeviceScope device(dy.device());
       const Node* outer = std::exchange(running, &node);
       try {
@@ -148,18 +171,25 @@ class Engine {
     }
     Tensor leaf = edge.leaf;
     Tensor::Impl& impl = *leaf.impl();
+    LeafState& state = leaves_.at(&impl);
+    Tensor& sum = outer_ == nullptr ? impl.grad : state.gradient;
     if (gradient.defined()) {
       if (gradient.numel() != leaf.numel() || gradient.dtype() != leaf.dtype())
         fail(fmt::format("backward: a leaf of shape {} was given a gradient of shape {}", to_string(leaf.shape()),
                          to_string(gradient.shape())));
-      impl.grad = impl.grad.defined() ? sum_of(std::move(impl.grad), gradient) : std::move(gradient);
+      sum = sum.defined() ? sum_of(std::move(sum), gradient) : std::move(gradient);
     }
-    if (--leaves_.at(&impl) == 0 && impl.grad.defined())
-      for (const auto& hook : std::vector(impl.hooks)) hook(leaf);
+    if (--state.pending > 0 || !sum.defined()) return;
+    if (outer_ != nullptr) {
+      outer_->give(state.index, std::move(sum));
+      return;
+    }
+    for (const auto& hook : std::vector(impl.hooks)) hook(leaf);
   }
 
   std::unordered_map<Node*, OpState> ops_;
-  std::unordered_map<Tensor::Impl*, int> leaves_;
+  std::unordered_map<Tensor::Impl*, LeafState> leaves_;
+  autograd::Gradients* outer_ = nullptr;
   std::priority_queue<Node*, std::vector<Node*>, Later> ready_;  // latest op first: a fixed order
 };
 
@@ -170,18 +200,72 @@ NoGradScope::NoGradScope(bool enabled) : previous_(grad_mode) {
 }
 NoGradScope::~NoGradScope() { grad_mode = previous_; }
 
+KeepScope::KeepScope(Keep wanted) : previous_(std::exchange(keep_mode, wanted)) {}
+KeepScope::~KeepScope() { keep_mode = previous_; }
+Keep KeepScope::current() { return keep_mode; }
+
+FrozenStatisticsScope::FrozenStatisticsScope() : previous_(std::exchange(statistics_frozen, true)) {}
+FrozenStatisticsScope::~FrozenStatisticsScope() { statistics_frozen = previous_; }
+bool FrozenStatisticsScope::active() { return statistics_frozen; }
+
 namespace autograd {
 
+/// How a tensor is made again, and what was made, while somebody who keeps it is still there.
+struct Remake {
+  std::function<Tensor()> make;
+  int users = 0;
+  Tensor made;
+};
+
+/// One Saved and its copies.
+struct Saved::User {
+  explicit User(std::shared_ptr<Remake> of) : remake(std::move(of)) { ++remake->users; }
+  ~User() {
+    if (--remake->users == 0) remake->made = Tensor();
+  }
+  User(const User&) = delete;
+  User& operator=(const User&) = delete;
+  std::shared_ptr<Remake> remake;
+};
+
+void remakeable(const Tensor& output, std::function<Tensor()> make) {
+  auto remake = std::make_shared<Remake>();
+  remake->make = std::move(make);
+  output.impl()->remake = std::move(remake);
+}
+
+bool recording_is_on() { return grad_mode; }
+
 bool recording(std::initializer_list<Tensor> inputs) {
+  if (watched_leaves != nullptr)
+    for (const Tensor& t : inputs)
+      if (t.requires_grad() && t.is_leaf() &&
+          std::none_of(watched_leaves->begin(), watched_leaves->end(),
+                       [&](const Tensor& seen) { return seen.impl() == t.impl(); }))
+        watched_leaves->push_back(t);
   if (!grad_mode) return false;
   for (const Tensor& t : inputs)
     if (t.defined() && t.requires_grad()) return true;
   return false;
 }
 
-Saved::Saved(const Tensor& tensor) : tensor_(tensor.detach()), version_(tensor.version()) {}
+Saved::Saved(const Tensor& tensor) {
+  if (tensor.impl()->remake) {
+    user_ = std::make_shared<User>(tensor.impl()->remake);
+    return;
+  }
+  tensor_ = tensor.detach();
+  version_ = tensor.version();
+}
 
 Tensor Saved::get() const {
+  if (user_) {
+    Remake& remake = *user_->remake;
+    if (remake.made.defined()) return remake.made;
+    Tensor made = remake.make();
+    if (remake.users > 1) remake.made = made;
+    return made;
+  }
   if (tensor_.version() != version_)
     fail(fmt::format(
         "backward of {}: a tensor of shape {} saved for it was modified in place afterwards (version {}, "
@@ -190,7 +274,7 @@ Tensor Saved::get() const {
   return tensor_;
 }
 
-void record(const Tensor& output, const char* op, std::initializer_list<Tensor> inputs, Backward backward) {
+void record(const Tensor& output, const char* op, const std::vector<Tensor>& inputs, Backward backward) {
   auto node = std::make_shared<Node>();
   node->op = op;
   node->layer = LayerScope::current();
@@ -209,6 +293,44 @@ void record(const Tensor& output, const char* op, std::initializer_list<Tensor> 
   }
   output.impl()->node = std::move(node);
   output.impl()->requires_grad = true;
+}
+
+namespace {
+
+template <class T>
+class Restore {
+ public:
+  Restore(T& variable, T value) : variable_(variable), before_(std::exchange(variable, value)) {}
+  ~Restore() { variable_ = before_; }
+  Restore(const Restore&) = delete;
+  Restore& operator=(const Restore&) = delete;
+
+ private:
+  T& variable_;
+  T before_;
+};
+
+}  // namespace
+
+Tensor run_unrecorded(const std::function<Tensor()>& fn, std::vector<Tensor>& leaves) {
+  const NoGradScope no_grad;
+  const Restore watch(watched_leaves, &leaves);
+  return fn();
+}
+
+void run_nested(const std::function<Tensor()>& forward, Tensor dy, const std::vector<Tensor>& leaves, Gradients& to) {
+  std::shared_ptr<Node> root;
+  {
+    const Restore recorded(grad_mode, true);
+    const Tensor y = forward();
+    if (y.shape() != dy.shape() || y.dtype() != dy.dtype())
+      fail(fmt::format("checkpoint: the recomputation gave a tensor of shape {}, the first computation one of {}",
+                       to_string(y.shape()), to_string(dy.shape())));
+    root = y.impl()->node;
+  }
+  if (!root) return;
+  Engine engine(root, leaves, to);
+  engine.run(std::exchange(root, nullptr), std::move(dy));
 }
 
 }  // namespace autograd
@@ -239,7 +361,7 @@ void Tensor::backward() const {
     one = full(shape(), 1.f, dtype());
   }
   const NoGradScope no_grad;
-  Engine(*this).run(impl_->node, std::move(one));
+  Engine(impl_->node).run(impl_->node, std::move(one));
 }
 
 }  // namespace saccade

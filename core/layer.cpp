@@ -2,6 +2,8 @@
 #include <saccade/core/layer.h>
 #include <saccade/kernels/error.h>
 
+#include <utility>
+
 namespace saccade {
 namespace {
 std::string& path() {
@@ -16,7 +18,15 @@ LayerScope::LayerScope(std::string_view name) : previous_length_(path().size()) 
   path() += name;
 }
 
-LayerScope::~LayerScope() { path().resize(previous_length_); }
+LayerScope::LayerScope(std::string_view full_name, int)
+    : replaced_(std::exchange(path(), std::string(full_name))), absolute_(true) {}
+
+LayerScope::~LayerScope() {
+  if (absolute_)
+    path() = std::move(replaced_);
+  else
+    path().resize(previous_length_);
+}
 
 const std::string& LayerScope::current() { return path(); }
 

@@ -10,6 +10,8 @@ namespace saccade {
 class LayerScope {
  public:
   explicit LayerScope(std::string_view name);
+  /// The full name, in place of what is current: for work that is done later on a layer's behalf.
+  static LayerScope absolute(std::string_view full_name) { return {full_name, 0}; }
   ~LayerScope();
   LayerScope(const LayerScope&) = delete;
   LayerScope& operator=(const LayerScope&) = delete;
@@ -17,7 +19,10 @@ class LayerScope {
   static const std::string& current();
 
  private:
-  size_t previous_length_;
+  LayerScope(std::string_view full_name, int);
+  size_t previous_length_ = 0;
+  std::string replaced_;  ///< what an absolute name stands in for
+  bool absolute_ = false;
 };
 
 /// Throws saccade::Error with the sentence, and the layer it happened in.

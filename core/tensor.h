@@ -18,6 +18,7 @@ std::string to_string(const Shape& shape);
 
 namespace autograd {
 struct Node;
+struct Remake;
 }
 
 /// Memory shared by the tensors that view it. Its version counts in-place writes, so that the tape can tell when a
@@ -126,7 +127,8 @@ struct Tensor::Impl {
   Segments segments;
   bool requires_grad = false;
   Tensor grad;
-  std::shared_ptr<autograd::Node> node;  ///< what computed this; null for leaves
+  std::shared_ptr<autograd::Node> node;      ///< what computed this; null for leaves
+  std::shared_ptr<autograd::Remake> remake;  ///< how it can be made again, where it can
   std::vector<std::function<void(Tensor&)>> hooks;
 };
 

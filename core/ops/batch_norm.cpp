@@ -8,6 +8,10 @@ namespace saccade {
 
 using kernels::backend;
 
+namespace {
+float* f32(const Tensor& t) { return static_cast<float*>(t.raw()); }
+}  // namespace
+
 Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, const Tensor& running_mean,
                   const Tensor& running_var, BatchNormOptions options, const Tensor& residual) {
   const DeviceScope device(x.device());
@@ -19,17 +23,16 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, cons
       fail(fmt::format("batch_norm: {} channels, but a parameter or statistic is {} {}", norm.channels,
                        name_of(t.dtype()), to_string(t.shape())));
   if (residual.defined() && (residual.shape() != x.shape() || residual.dtype() != x.dtype()))
-    fail(fmt::format("batch_norm: residual {} does not match input {}", to_string(residual.shape()),
-                     to_string(x.shape())));
+    fail(fmt::format("batch_norm: residual {} {} does not match input {} {}", name_of(residual.dtype()),
+                     to_string(residual.shape()), name_of(x.dtype()), to_string(x.shape())));
   auto& compute = backend(x.device());
   const void* added = residual.defined() ? residual.raw() : nullptr;
   Tensor y = Tensor::empty_like(x);
   if (!options.training) {
     if (autograd::recording({x, gamma, beta, residual}))
       fail("batch_norm: gradients through running statistics are not computed; use training mode or a NoGradScope");
-    compute.batch_norm_inference(norm, x.dim(0), x.raw(), added, static_cast<float*>(gamma.raw()),
-                                 static_cast<float*>(beta.raw()), static_cast<float*>(running_mean.raw()),
-                                 static_cast<float*>(running_var.raw()), y.raw());
+    compute.batch_norm_inference(norm, x.dim(0), x.raw(), added, f32(gamma), f32(beta), f32(running_mean),
+                                 f32(running_var), y.raw());
     return y;
   }
   const Segments segments = x.is_images() ? x.segments() : Segments{{x.dim(0), 1, 1}};
@@ -38,48 +41,57 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, cons
       fail(fmt::format("batch_norm: training needs at least 2 values a channel, a segment has {}", s.rows()));
   const auto groups = static_cast<int64_t>(segments.size());
   Tensor mean = Tensor::empty({groups, norm.channels}), rstd = Tensor::empty({groups, norm.channels});
+  const bool counted = !FrozenStatisticsScope::active();
   {
     const Workspace workspace(x.device(), compute.batch_norm_workspace(norm, segments));
-    compute.batch_norm_forward(norm, segments, x.raw(), added, static_cast<float*>(gamma.raw()),
-                               static_cast<float*>(beta.raw()), static_cast<float*>(mean.raw()),
-                               static_cast<float*>(rstd.raw()), static_cast<float*>(running_mean.raw()),
-                               static_cast<float*>(running_var.raw()), y.raw(), workspace.data());
+    compute.batch_norm_forward(norm, segments, x.raw(), added, f32(gamma), f32(beta), f32(mean), f32(rstd),
+                               counted ? f32(running_mean) : nullptr, counted ? f32(running_var) : nullptr, y.raw(),
+                               workspace.data());
   }
-  running_mean.bump_version();
-  running_var.bump_version();
+  if (counted) {
+    running_mean.bump_version();
+    running_var.bump_version();
+  }
   if (autograd::recording({x, gamma, beta, residual})) {
     // With a residual the ReLU mask can only be read off y (which the next layer keeps anyway); without, it is
     // recomputed from x, so y need not be kept for this op.
     const bool keep_y = norm.relu && residual.defined();
-    autograd::record(
-        y, "batch_norm", {x, gamma, beta, residual},
-        [norm, segments, x = autograd::Saved(x), y = keep_y ? autograd::Saved(y) : autograd::Saved(),
-         gamma = autograd::Saved(gamma), beta = autograd::Saved(beta), mean, rstd](Tensor dy, autograd::Gradients& to) {
-          const Tensor input = x.get();
-          Tensor dresidual = to.wanted(3) ? Tensor::empty_like(input) : Tensor();
-          Tensor dx = dy.owns_memory_alone() ? dy : Tensor::empty_like(input);
-          Tensor dgamma, dbeta;
-          {
-            const TagScope tag(Tag::gradients);
-            dgamma = Tensor::empty({norm.channels});
-            dbeta = Tensor::empty({norm.channels});
-          }
-          {
-            auto& compute = backend(dy.device());
-            const Workspace workspace(dy.device(), compute.batch_norm_workspace(norm, segments));
-            compute.batch_norm_backward(norm, segments, input.raw(), y.defined() ? y.get().raw() : nullptr, dy.raw(),
-                                        static_cast<float*>(gamma.get().raw()), static_cast<float*>(beta.get().raw()),
-                                        static_cast<float*>(mean.raw()), static_cast<float*>(rstd.raw()), dx.raw(),
-                                        dresidual.defined() ? dresidual.raw() : nullptr,
-                                        static_cast<float*>(dgamma.raw()), static_cast<float*>(dbeta.raw()),
-                                        workspace.data());
-          }
-          dy = Tensor();
-          to.give(1, std::move(dgamma));
-          to.give(2, std::move(dbeta));
-          if (dresidual.defined()) to.give(3, std::move(dresidual));
-          to.give(0, std::move(dx));
-        });
+    const autograd::Saved kept(x), scale(gamma), shift(beta);
+    if (KeepScope::current() == Keep::lean && !residual.defined())
+      autograd::remakeable(y, [norm, segments, kept, scale, shift, mean, rstd] {
+        const Tensor x = kept.get();
+        Tensor y = Tensor::empty_like(x);
+        backend(x.device())
+            .batch_norm_apply(norm, segments, x.raw(), f32(scale.get()), f32(shift.get()), f32(mean), f32(rstd),
+                              y.raw());
+        return y;
+      });
+    autograd::record(y, "batch_norm", {x, gamma, beta, residual},
+                     [norm, segments, x = kept, y = keep_y ? autograd::Saved(y) : autograd::Saved(), gamma = scale,
+                      beta = shift, mean, rstd](Tensor dy, autograd::Gradients& to) {
+                       const Tensor input = x.get();
+                       Tensor dresidual = to.wanted(3) ? Tensor::empty_like(input) : Tensor();
+                       Tensor dx = dy.owns_memory_alone() ? dy : Tensor::empty_like(input);
+                       Tensor dgamma, dbeta;
+                       {
+                         const TagScope tag(Tag::gradients);
+                         dgamma = Tensor::empty({norm.channels});
+                         dbeta = Tensor::empty({norm.channels});
+                       }
+                       {
+                         auto& compute = backend(dy.device());
+                         const Workspace workspace(dy.device(), compute.batch_norm_workspace(norm, segments));
+                         compute.batch_norm_backward(norm, segments, input.raw(), y.defined() ? y.get().raw() : nullptr,
+                                                     dy.raw(), f32(gamma.get()), f32(beta.get()), f32(mean), f32(rstd),
+                                                     dx.raw(), dresidual.defined() ? dresidual.raw() : nullptr,
+                                                     f32(dgamma), f32(dbeta), workspace.data());
+                       }
+                       dy = Tensor();
+                       to.give(1, std::move(dgamma));
+                       to.give(2, std::move(dbeta));
+                       if (dresidual.defined()) to.give(3, std::move(dresidual));
+                       to.give(0, std::move(dx));
+                     });
   }
   return y;
 }

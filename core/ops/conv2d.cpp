@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <saccade/core/autocast.h>
 #include <saccade/core/autograd.h>
 #include <saccade/core/layer.h>
 #include <saccade/core/ops.h>
@@ -15,7 +16,7 @@ kernels::Conv2d describe_conv(const Tensor& x, const Tensor& weight, const Conv2
   if (!x.is_images()) fail(fmt::format("conv2d: expected images, got a tensor of shape {}", to_string(x.shape())));
   if (weight.rank() != 4 || weight.dim(1) != weight.dim(2))
     fail(fmt::format("conv2d: expected a weight (out, k, k, in / groups), got {}", to_string(weight.shape())));
-  if (x.dtype() != weight.dtype())
+  if (x.dtype() != weight.dtype() && weight.dtype() != DType::f32)
     fail(fmt::format("conv2d: images are {}, the weight is {}", name_of(x.dtype()), name_of(weight.dtype())));
   const kernels::Conv2d conv{.in_channels = x.dim(1),
                              .out_channels = weight.dim(0),
@@ -38,37 +39,45 @@ kernels::Conv2d describe_conv(const Tensor& x, const Tensor& weight, const Conv2
 
 }  // namespace
 
-Tensor conv2d(const Tensor& x, const Tensor& weight, Conv2dOptions options) {
-  const DeviceScope device(x.device());
+Tensor conv2d(const Tensor& images, const Tensor& weight, Conv2dOptions options) {
+  const DeviceScope device(images.device());
+  const Tensor x = autocast(images);
   const kernels::Conv2d conv = describe_conv(x, weight, options);
   Segments out;
   for (const Segment& s : x.segments()) out.push_back(conv.output(s));
   Tensor y = Tensor::images(out, conv.out_channels, conv.dtype);
   {
+    const Tensor w = parameter_as(conv.dtype, weight);
     const Workspace workspace(x.device(), backend(x.device()).conv2d_workspace(conv, x.segments(), ConvPass::forward));
-    backend(x.device()).conv2d_forward(conv, x.segments(), x.raw(), weight.raw(), y.raw(), workspace.data());
+    backend(x.device()).conv2d_forward(conv, x.segments(), x.raw(), w.raw(), y.raw(), workspace.data());
   }
   if (autograd::recording({x, weight})) {
     const bool weight_wanted = weight.requires_grad(), x_wanted = x.requires_grad();
     autograd::record(
         y, "conv2d", {x, weight},
         [conv, segments = x.segments(), x = weight_wanted ? autograd::Saved(x) : autograd::Saved(),
-         w = x_wanted ? autograd::Saved(weight) : autograd::Saved(),
-         shape = weight.shape()](Tensor dy, autograd::Gradients& to) {
+         w = x_wanted ? autograd::Saved(weight) : autograd::Saved(), shape = weight.shape(),
+         weight_type = weight.dtype()](Tensor dy, autograd::Gradients& to) {
           auto& device = backend(dy.device());
+          Tensor dw;
           if (to.wanted(1)) {
             const TagScope tag(Tag::gradients);
-            Tensor dw = Tensor::empty(shape, conv.dtype);
+            dw = Tensor::empty(shape, DType::f32);
             const Workspace workspace(dy.device(), device.conv2d_workspace(conv, segments, ConvPass::backward_weight));
-            device.conv2d_backward_weight(conv, segments, x.get().raw(), dy.raw(), dw.raw(), workspace.data());
-            to.give(1, std::move(dw));
+            device.conv2d_backward_weight(conv, segments, x.get().raw(), dy.raw(), static_cast<float*>(dw.raw()),
+                                          workspace.data());
           }
           if (to.wanted(0)) {
             Tensor dx = Tensor::images(segments, conv.in_channels, conv.dtype);
-            const Workspace workspace(dy.device(), device.conv2d_workspace(conv, segments, ConvPass::backward_data));
-            device.conv2d_backward_data(conv, segments, dy.raw(), w.get().raw(), dx.raw(), workspace.data());
+            {
+              const Tensor weight = parameter_as(conv.dtype, w.get());
+              const Workspace workspace(dy.device(), device.conv2d_workspace(conv, segments, ConvPass::backward_data));
+              device.conv2d_backward_data(conv, segments, dy.raw(), weight.raw(), dx.raw(), workspace.data());
+            }
+            dy = Tensor();
             to.give(0, std::move(dx));
           }
+          if (dw.defined()) to.give(1, std::move(dw));  // only now: who gets it may update the weight at once
         });
   }
   return y;

@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <saccade/core/autocast.h>
 #include <saccade/core/autograd.h>
 #include <saccade/core/layer.h>
 #include <saccade/core/ops.h>
@@ -9,40 +10,45 @@ namespace saccade {
 
 using kernels::backend;
 
-Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  const DeviceScope device(x.device());
+Tensor linear(const Tensor& input, const Tensor& weight, const Tensor& bias) {
+  const DeviceScope device(input.device());
+  const Tensor x = autocast(input);
   if (x.rank() != 2 || weight.rank() != 2 || x.dim(1) != weight.dim(1))
     fail(fmt::format("linear: input {} does not fit weight (out, in) = {}", to_string(x.shape()),
                      to_string(weight.shape())));
   if (bias.defined() && bias.shape() != Shape{weight.dim(0)})
     fail(fmt::format("linear: bias {} for {} outputs", to_string(bias.shape()), weight.dim(0)));
-  if (x.dtype() != weight.dtype())
+  if (x.dtype() != weight.dtype() && weight.dtype() != DType::f32)
     fail(fmt::format("linear: input is {}, the weight is {}", name_of(x.dtype()), name_of(weight.dtype())));
   const int64_t rows = x.dim(0), in = x.dim(1), out = weight.dim(0);
   Tensor y = Tensor::empty({rows, out}, x.dtype());
-  product(x, false, weight, true, bias, y);
+  product(x, false, parameter_as(x.dtype(), weight), true, parameter_as(x.dtype(), bias), y);
   if (autograd::recording({x, weight, bias}))
     autograd::record(
         y, "linear", {x, weight, bias},
-        [rows, in, out, dtype = x.dtype(), x = weight.requires_grad() ? autograd::Saved(x) : autograd::Saved(),
+        [rows, in, out, dtype = x.dtype(), weight_type = weight.dtype(),
+         x = weight.requires_grad() ? autograd::Saved(x) : autograd::Saved(),
          w = x.requires_grad() ? autograd::Saved(weight) : autograd::Saved()](Tensor dy, autograd::Gradients& to) {
           if (to.wanted(2)) {
             const TagScope tag(Tag::gradients);
-            Tensor db = Tensor::empty({out}, dtype);
-            backend(dy.device()).column_sum(dtype, rows, out, dy.raw(), db.raw());
+            Tensor db = Tensor::empty({out}, DType::f32);
+            backend(dy.device()).column_sum(dtype, rows, out, dy.raw(), static_cast<float*>(db.raw()));
             to.give(2, std::move(db));
           }
+          Tensor dw;
           if (to.wanted(1)) {
             const TagScope tag(Tag::gradients);
-            Tensor dw = Tensor::empty({out, in}, dtype);
+            dw = Tensor::empty({out, in});
             product(dy, true, x.get(), false, {}, dw);
-            to.give(1, std::move(dw));
           }
           if (to.wanted(0)) {
             Tensor dx = Tensor::empty({rows, in}, dtype);
-            product(dy, false, w.get(), false, {}, dx);
+            product(dy, false, parameter_as(dtype, w.get()), false, {}, dx);
+            dy = Tensor();
             to.give(0, std::move(dx));
           }
+          // Only now: who gets it may update the weight at once.
+          if (dw.defined()) to.give(1, gradient_as(weight_type, std::move(dw)));
         });
   return y;
 }
