@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <saccade/core/autocast.h>
 #include <saccade/core/autograd.h>
 #include <saccade/core/layer.h>
 #include <saccade/core/ops.h>
@@ -30,7 +31,7 @@ Tensor ProjectionHead::forward(const Tensor& x) {
     else if (i + 1 < layers_.size())
       y = relu(y);
   }
-  return y;
+  return y.dtype() == DType::f32 ? y : cast(y, DType::f32);
 }
 
 Prototypes::Prototypes(int64_t count, int64_t dim, const Init& init) {
@@ -44,6 +45,9 @@ void Prototypes::normalize() {
   weight.copy_from(l2_normalize(weight));
 }
 
-Tensor Prototypes::forward(const Tensor& x) { return linear(x, weight); }
+Tensor Prototypes::forward(const Tensor& x) {
+  const AutocastScope full(DType::f32);
+  return linear(x, weight);
+}
 
 }  // namespace saccade::nn

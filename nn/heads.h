@@ -10,7 +10,7 @@
 namespace saccade::nn {
 
 /// SwAV's projection head (Caron et al. 2020): linear layers with ReLU (behind batch norm, if asked) between them; the
-/// last is plain. Rows (N, widths.front()) -> (N, widths.back()).
+/// last is plain. Rows (N, widths.front()) -> (N, widths.back()), f32 under autocast too.
 /// Children are named as in VISSL, by their place in the sequence in which ReLU counts too: 0, 1, 3 with batch norm,
 /// 0, 2, 4 without.
 class ProjectionHead : public Module {
@@ -32,7 +32,8 @@ class ProjectionHead : public Module {
   int64_t out_channels_;
 };
 
-/// The K prototypes that embeddings are compared with. Rows (N, D) -> scores (N, K) = x weight^T.
+/// The K prototypes that embeddings are compared with. Rows (N, D) -> scores (N, K) = x weight^T, in f32 under autocast
+/// too: at temperature 0.05 half-precision rounding of a score is an error of percents.
 /// weight: (K, D), first drawn from U(-1/sqrt(D), 1/sqrt(D)).
 class Prototypes : public Module {
  public:

@@ -93,20 +93,18 @@ RegNet::RegNet(const RegNetSpec& spec, const Init& init) : spec_(spec) {
   out_channels_ = spec.stem_width;
   for (size_t s = 0; s < shapes.size(); ++s) {
     const std::string name = fmt::format("trunk_output.block{}", s + 1);
-    const auto stage = add_child(name, std::make_shared<Sequential>());
+    add_stage(name);
     for (int64_t i = 0; i < shapes[s].depth; ++i) {
       const std::string block = fmt::format("block{}-{}", s + 1, i);
-      stage->add_child(block, std::make_shared<RegNetBlock>(out_channels_, shapes[s], i == 0 ? 2 : 1, spec.se_ratio,
-                                                            init / name / block));
+      add_unit(block, std::make_shared<RegNetBlock>(out_channels_, shapes[s], i == 0 ? 2 : 1, spec.se_ratio,
+                                                    init / name / block));
       out_channels_ = shapes[s].width;
     }
-    stages_.push_back(stage);
   }
 }
 
-Tensor RegNet::forward_stage(size_t stage, const Tensor& x) {
-  if (stage > 0) return (*stages_.at(stage - 1))(x);
-  const Tensor y = (*stem_norm_)((*stem_)(x));
+Tensor RegNet::stem(const Tensor& images) {
+  const Tensor y = (*stem_norm_)((*stem_)(images));
   return spec_.stem == Stem::resnet ? max_pool2d(y, {}) : y;
 }
 

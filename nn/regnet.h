@@ -84,15 +84,15 @@ class RegNet : public Trunk {
 
   const RegNetSpec& spec() const { return spec_; }
   int64_t out_channels() const override { return out_channels_; }
-  size_t stage_count() const override { return stages_.size() + 1; }
-  Tensor forward_stage(size_t stage, const Tensor& x) override;
+
+ protected:
+  Tensor stem(const Tensor& images) override;
 
  private:
   RegNetSpec spec_;
   int64_t out_channels_ = 0;
   std::shared_ptr<Conv2d> stem_;
   std::shared_ptr<BatchNorm> stem_norm_;
-  std::vector<std::shared_ptr<Module>> stages_;
 };
 
 /// The RegNet of a description (see regnet_spec()), first values drawn from `seed`.

@@ -54,22 +54,18 @@ ResNet::ResNet(const ResNetSpec& spec, const Init& init) : out_channels_(spec.wi
   stem_norm_ = add_child("bn1", std::make_shared<BatchNorm>(spec.width, true));
   for (size_t s = 0; s < spec.depths.size(); ++s) {
     const std::string name = fmt::format("layer{}", s + 1);
-    const auto stage = add_child(name, std::make_shared<Sequential>());
+    add_stage(name);
     const int64_t inside = spec.width << s;
     for (int64_t i = 0; i < spec.depths[s]; ++i) {
       const std::string block = std::to_string(i);
-      stage->add_child(
-          block, std::make_shared<Bottleneck>(out_channels_, inside, i == 0 && s > 0 ? 2 : 1, init / name / block));
+      add_unit(block,
+               std::make_shared<Bottleneck>(out_channels_, inside, i == 0 && s > 0 ? 2 : 1, init / name / block));
       out_channels_ = inside * expansion;
     }
-    stages_.push_back(stage);
   }
 }
 
-Tensor ResNet::forward_stage(size_t stage, const Tensor& x) {
-  if (stage > 0) return (*stages_.at(stage - 1))(x);
-  return max_pool2d((*stem_norm_)((*stem_)(x)), {});
-}
+Tensor ResNet::stem(const Tensor& images) { return max_pool2d((*stem_norm_)((*stem_)(images)), {}); }
 
 std::shared_ptr<ResNet> resnet(std::string_view name, uint64_t seed) {
   std::string_view rest = name;

@@ -24,14 +24,14 @@ class ResNet : public Trunk {
   explicit ResNet(const ResNetSpec& spec, const Init& init = {});
 
   int64_t out_channels() const override { return out_channels_; }
-  size_t stage_count() const override { return stages_.size() + 1; }
-  Tensor forward_stage(size_t stage, const Tensor& x) override;
+
+ protected:
+  Tensor stem(const Tensor& images) override;
 
  private:
   int64_t out_channels_ = 0;
   std::shared_ptr<Conv2d> stem_;
   std::shared_ptr<BatchNorm> stem_norm_;
-  std::vector<std::shared_ptr<Module>> stages_;
 };
 
 /// "resnet50", "resnet101", "resnet152", or "resnet50w2", "resnet50w4", ... for two, four, ... times the width.

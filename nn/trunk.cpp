@@ -1,3 +1,6 @@
+#include <fmt/format.h>
+#include <saccade/core/autograd.h>
+#include <saccade/core/checkpoint.h>
 #include <saccade/core/layer.h>
 #include <saccade/core/ops.h>
 #include <saccade/nn/regnet.h>
@@ -5,10 +8,59 @@
 #include <saccade/nn/trunk.h>
 
 namespace saccade::nn {
+namespace {
+
+/// Throws unless the steps, those inside of runs too, are units [first, last) in order.
+void check_steps(std::span<const plan::Step> steps, size_t first, size_t last) {
+  size_t next = first;
+  for (const plan::Step& s : steps) {
+    if (s.layer != next || (s.is_run && s.last <= s.layer) || (!s.is_run && s.mode > 1))
+      fail(fmt::format("trunk: the plan has unit {} where unit {} is next", s.layer, next));
+    if (s.is_run) check_steps(s.inside, s.layer, s.last);
+    next = s.is_run ? s.last : s.layer + 1;
+  }
+  if (next != last) fail(fmt::format("trunk: the plan ends before unit {}, expected {}", next, last));
+}
+
+}  // namespace
+
+void Trunk::add_stage(const std::string& name) {
+  stages_.push_back({name, add_child(name, std::make_shared<Sequential>())});
+}
+
+void Trunk::add_unit(const std::string& name, std::shared_ptr<Module> block) {
+  stages_.back().blocks->add_child(name, block);
+  units_.push_back({name, stages_.size(), std::move(block)});
+}
+
+Tensor Trunk::forward_unit(size_t unit, const Tensor& x) {
+  if (unit == 0) return stem(x);
+  const Unit& u = units_.at(unit - 1);
+  const LayerScope layer(stages_[u.stage - 1].name);
+  return (*u.block)(x);
+}
+
+void Trunk::follow(std::vector<plan::Step> steps) {
+  if (!steps.empty()) check_steps(steps, 0, unit_count());
+  steps_ = std::move(steps);
+}
+
+Tensor Trunk::run(std::span<const plan::Step> steps, Tensor x) {
+  for (const plan::Step& s : steps) {
+    if (s.is_run) {
+      x = checkpoint([this, inside = s.inside](const std::vector<Tensor>& in) { return run(inside, in[0]); }, {x});
+    } else {
+      const KeepScope keep(s.mode == 0 ? Keep::eager : Keep::lean);
+      x = forward_unit(s.layer, x);
+    }
+  }
+  return x;
+}
 
 Tensor Trunk::forward(const Tensor& images) {
-  Tensor x = forward_stage(0, images);
-  for (size_t stage = 1; stage < stage_count(); ++stage) x = forward_stage(stage, x);
+  if (!steps_.empty() && is_training()) return run(steps_, images);
+  Tensor x = stem(images);
+  for (size_t unit = 1; unit < unit_count(); ++unit) x = forward_unit(unit, x);
   return x;
 }
 
@@ -20,8 +72,8 @@ Tensor Trunk::features(const Tensor& images) {
 
 std::vector<Tensor> Trunk::forward_stages(const Tensor& images) {
   const LayerScope layer(name());
-  std::vector<Tensor> maps{forward_stage(0, images)};
-  while (maps.size() < stage_count()) maps.push_back(forward_stage(maps.size(), maps.back()));
+  std::vector<Tensor> maps{stem(images)};
+  for (const Stage& stage : stages_) maps.push_back((*stage.blocks)(maps.back()));
   return maps;
 }
 
