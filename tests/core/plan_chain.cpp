@@ -89,10 +89,10 @@ Chain random_chain(std::mt19937& random, size_t layers, size_t modes) {
   for (size_t i = 0; i < layers; ++i) {
     ChainLayer layer{.name = "l" + std::to_string(i), .forward_seconds = 1. * draw(1, 9)};
     layer.backward_seconds = 2 * layer.forward_seconds;
-    layer.output_bytes = draw(1, 6);
+    layer.output_bytes = draw(1, 16);
     layer.output_gradient_bytes = draw(1, 6);
     layer.gradient_bytes = draw(0, 3);
-    layer.forward_peak = layer.output_bytes + draw(0, 4);
+    layer.forward_peak = layer.output_bytes + draw(0, 12);
     const int64_t arrives = layer.gradient_bytes + (i == 0 ? 0 : chain[i - 1].output_gradient_bytes);
     for (size_t k = 0; k < modes; ++k) {
       const int64_t saved = layer.output_bytes + draw(0, 12);
@@ -136,7 +136,7 @@ TEST(PlanChain, IsTheBestOfAllPlansAtEveryMemory) {
     int64_t least = all[0].first;
     for (const auto& [peak, seconds] : all) least = std::min(least, peak);
     EXPECT_EQ(smallest_memory(chain), least);
-    for (int64_t memory = least - 3; memory < 90; ++memory) {
+    for (int64_t memory = least - 3; memory < 120; ++memory) {
       double best = INFINITY;
       for (const auto& [peak, seconds] : all)
         if (peak <= memory) best = std::min(best, seconds);
