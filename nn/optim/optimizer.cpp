@@ -4,6 +4,7 @@
 #include <saccade/kernels/backend.h>
 #include <saccade/nn/optim/optimizer.h>
 
+#include <map>
 #include <set>
 
 namespace saccade::optim {
@@ -19,69 +20,108 @@ float* f32(const Tensor& t, const char* what, const std::string& name) {
 
 Optimizer::Optimizer(std::vector<ParameterGroup> groups, std::vector<const char*> states, bool counts_steps,
                      float weight_decay, bool decay_vectors)
-    : groups_(std::move(groups)),
-      state_names_(std::move(states)),
-      counts_steps_(counts_steps),
-      weight_decay_(weight_decay),
-      decay_vectors_(decay_vectors) {
+    : groups_(std::move(groups)), state_names_(std::move(states)), counts_steps_(counts_steps) {
   std::set<std::string_view> names;
   for (const ParameterGroup& group : groups_)
-    for (const NamedTensor& p : group.parameters)
+    for (const NamedTensor& p : group.parameters) {
       if (!names.insert(p.name).second) fail(fmt::format("optimizer: two parameters are named {}", p.name));
+      const bool decayed = decay_vectors || p.tensor.rank() != 1;
+      entries_.push_back({.parameter = p,
+                          .lr_scale = group.lr_scale,
+                          .weight_decay = decayed ? group.weight_decay.value_or(weight_decay) : 0.f});
+    }
+}
+
+void Optimizer::make_states(Entry& entry) const {
+  const TagScope tag(Tag::optimizer);
+  while (entry.states.size() < state_names_.size()) entry.states.push_back(Tensor::zeros_like(entry.parameter.tensor));
+}
+
+void Optimizer::reserve() {
+  for (Entry& entry : entries_) make_states(entry);
+}
+
+std::pair<Optimizer::Common, kernels::ParameterSlot> Optimizer::prepare(Entry& entry, float lr) {
+  const auto& [name, parameter] = entry.parameter;
+  const Tensor gradient = parameter.grad();
+  if (gradient.shape() != parameter.shape() || gradient.device() != parameter.device())
+    fail(fmt::format("optimizer: the gradient of {} is {} on {}, expected {} on {}", name, to_string(gradient.shape()),
+                     name_of(gradient.device()), to_string(parameter.shape()), name_of(parameter.device())));
+  make_states(entry);
+  const kernels::ParameterSlot slot{
+      .parameter = f32(parameter, "the value", name),
+      .gradient = f32(gradient, "the gradient", name),
+      .state1 = f32(entry.states[0], "the state", name),
+      .state2 = state_names_.size() > 1 ? f32(entry.states[1], "the state", name) : nullptr,
+      .elements = parameter.numel()};
+  ++entry.updates;
+  parameter.bump_version();
+  return {{.lr = lr * entry.lr_scale, .weight_decay = entry.weight_decay, .step = counts_steps_ ? entry.updates : 1},
+          slot};
 }
 
 void Optimizer::step(float lr) {
   const PhaseScope phase(Phase::optimizer);
+  for (Entry& entry : entries_)  // before anything counts as updated: memory may run out
+    if (entry.parameter.tensor.grad().defined()) make_states(entry);
   // One backend call for all tensors that share device and hyper-parameters: as a rule, one in all.
   std::map<std::pair<Device, Common>, std::vector<kernels::ParameterSlot>> calls;
-  for (const ParameterGroup& group : groups_)
-    for (const auto& [name, parameter] : group.parameters) {
-      const Tensor gradient = parameter.grad();
-      if (!gradient.defined()) continue;
-      if (gradient.shape() != parameter.shape() || gradient.device() != parameter.device())
-        fail(fmt::format("optimizer: the gradient of {} is {} on {}, expected {} on {}", name,
-                         to_string(gradient.shape()), name_of(gradient.device()), to_string(parameter.shape()),
-                         name_of(parameter.device())));
-      State& state = states_[name];
-      while (state.tensors.size() < state_names_.size()) {
-        const TagScope tag(Tag::optimizer);
-        state.tensors.push_back(Tensor::zeros_like(parameter));
-      }
-      ++state.steps;
-      const bool decayed = decay_vectors_ || parameter.rank() != 1;
-      const Common common{.lr = lr * group.lr_scale,
-                          .weight_decay = decayed ? group.weight_decay.value_or(weight_decay_) : 0.f,
-                          .step = counts_steps_ ? state.steps : 1};
-      calls[{parameter.device(), common}].push_back(
-          {.parameter = f32(parameter, "the value", name),
-           .gradient = f32(gradient, "the gradient", name),
-           .state1 = f32(state.tensors[0], "the state", name),
-           .state2 = state_names_.size() > 1 ? f32(state.tensors[1], "the state", name) : nullptr,
-           .elements = parameter.numel()});
-      parameter.bump_version();
-    }
+  for (Entry& entry : entries_) {
+    if (!entry.parameter.tensor.grad().defined()) continue;
+    const auto [common, slot] = prepare(entry, lr);
+    calls[{entry.parameter.tensor.device(), common}].push_back(slot);
+  }
   for (const auto& [key, slots] : calls) update(key.first, key.second, slots);
 }
 
+void Optimizer::update_at_once(size_t entry) {
+  const PhaseScope phase(Phase::optimizer);
+  const Tensor& parameter = entries_[entry].parameter.tensor;
+  const auto [common, slot] = prepare(entries_[entry], *fusion_->lr);
+  update(parameter.device(), common, {slot});
+  parameter.set_grad({});
+}
+
+void Optimizer::backward_and_step(const Tensor& loss, float lr) {
+  for (const Entry& entry : entries_)
+    if (entry.parameter.tensor.grad().defined())
+      fail(
+          fmt::format("optimizer: {} has a gradient already, and an update fused into backward must not take part of "
+                      "a sum for the whole: drop it (zero_grad), or accumulate with backward() and step()",
+                      entry.parameter.name));
+  if (!fusion_) {
+    fusion_ = std::make_shared<Fusion>(this);
+    for (size_t i = 0; i < entries_.size(); ++i)
+      entries_[i].parameter.tensor.on_gradient_ready([weak = std::weak_ptr(fusion_), i](Tensor&) {
+        const auto fusion = weak.lock();
+        if (fusion && fusion->lr) fusion->optimizer->update_at_once(i);
+      });
+  }
+  struct Idle {
+    Fusion& fusion;
+    ~Idle() { fusion.lr.reset(); }
+  } const idle_afterwards{*fusion_};
+  fusion_->lr = lr;
+  loss.backward();
+}
+
 void Optimizer::zero_grad() {
-  for (const ParameterGroup& group : groups_)
-    for (const NamedTensor& p : group.parameters) p.tensor.set_grad({});
+  for (const Entry& entry : entries_) entry.parameter.tensor.set_grad({});
 }
 
 std::vector<NamedTensor> Optimizer::state() const {
   std::vector<NamedTensor> result;
-  for (const ParameterGroup& group : groups_)
-    for (const NamedTensor& p : group.parameters) {
-      const auto found = states_.find(p.name);
-      if (found == states_.end()) continue;
-      for (size_t i = 0; i < state_names_.size(); ++i)
-        result.push_back({fmt::format("{}.{}", state_names_[i], p.name), found->second.tensors[i]});
-      if (!counts_steps_) continue;
-      const DeviceScope device(Device::cpu);
-      Tensor step = Tensor::empty({1}, DType::i64);
-      step.data<int64_t>()[0] = found->second.steps;
-      result.push_back({"step." + p.name, step});
-    }
+  for (const Entry& entry : entries_) {
+    if (entry.updates == 0) continue;
+    const std::string& name = entry.parameter.name;
+    for (size_t i = 0; i < state_names_.size(); ++i)
+      result.push_back({fmt::format("{}.{}", state_names_[i], name), entry.states[i]});
+    if (!counts_steps_) continue;
+    const DeviceScope device(Device::cpu);
+    Tensor step = Tensor::empty({1}, DType::i64);
+    step.data<int64_t>()[0] = entry.updates;
+    result.push_back({"step." + name, step});
+  }
   return result;
 }
 
@@ -98,27 +138,39 @@ void Optimizer::load_state(const std::vector<NamedTensor>& state) {
     given.erase(found);
     return t;
   };
-  std::map<std::string, State, std::less<>> loaded;
-  for (const ParameterGroup& group : groups_)
-    for (const NamedTensor& p : group.parameters) {
-      State one;
-      for (const char* kind : state_names_) {
-        const Tensor t = take(fmt::format("{}.{}", kind, p.name), p.tensor.shape(), DType::f32);
-        if (!t.defined()) continue;
-        const TagScope tag(Tag::optimizer);
-        one.tensors.push_back(t.to(p.tensor.device()).clone());
-      }
-      const Tensor step = counts_steps_ ? take("step." + p.name, {1}, DType::i64) : Tensor();
-      if (one.tensors.empty() && !step.defined()) continue;
-      if (one.tensors.size() != state_names_.size() || step.defined() != counts_steps_)
-        fail(fmt::format("optimizer state: of parameter {} only a part was given", p.name));
-      if (step.defined()) one.steps = step.data<int64_t>()[0];
-      loaded[p.name] = std::move(one);
+  // Everything is checked before anything is changed.
+  struct Loaded {
+    std::vector<Tensor> states;
+    int64_t updates = 0;
+  };
+  std::vector<Loaded> loaded(entries_.size());
+  for (size_t i = 0; i < entries_.size(); ++i) {
+    const NamedTensor& p = entries_[i].parameter;
+    auto& [states, updates] = loaded[i];
+    for (const char* kind : state_names_) {
+      const Tensor t = take(fmt::format("{}.{}", kind, p.name), p.tensor.shape(), DType::f32);
+      if (t.defined()) states.push_back(t.to(p.tensor.device()));
     }
+    const Tensor step = counts_steps_ ? take("step." + p.name, {1}, DType::i64) : Tensor();
+    if (states.empty() && !step.defined()) continue;
+    if (states.size() != state_names_.size() || step.defined() != counts_steps_)
+      fail(fmt::format("optimizer state: of parameter {} only a part was given", p.name));
+    updates = step.defined() ? step.data<int64_t>()[0] : 1;
+  }
   if (!given.empty())
     fail(fmt::format("optimizer state: {} belongs to no parameter of this optimizer ({} such)", given.begin()->first,
                      given.size()));
-  states_ = std::move(loaded);
+  for (size_t i = 0; i < entries_.size(); ++i) {
+    Entry& entry = entries_[i];
+    entry.updates = loaded[i].updates;
+    if (entry.updates > 0) make_states(entry);
+    // In place, so that reserved states stay where they are.
+    for (size_t s = 0; s < entry.states.size(); ++s)
+      if (entry.updates > 0)
+        entry.states[s].copy_from(loaded[i].states[s]);
+      else
+        entry.states[s].fill(0.f);
+  }
 }
 
 Sgd::Sgd(std::vector<ParameterGroup> groups, const SgdOptions& options)

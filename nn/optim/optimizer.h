@@ -3,10 +3,10 @@
 #include <saccade/kernels/optimizer.h>
 #include <saccade/nn/module.h>
 
-#include <map>
 #include <memory>
 #include <optional>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 namespace saccade::optim {
@@ -21,7 +21,7 @@ struct ParameterGroup {
 /// Updates parameters from their gradients. Parameters, gradients and states are f32.
 ///
 /// A parameter whose gradient is undefined (a frozen one) is passed over entirely: no momentum, no decay, no state.
-/// States are made at a parameter's first update, under Tag::optimizer.
+/// States are made at a parameter's first update, or by reserve(), under Tag::optimizer.
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
@@ -30,8 +30,19 @@ class Optimizer {
 
   /// One update of every parameter that has a gradient.
   void step(float lr);
+  /// loss.backward() with the updates inside: each parameter is updated the moment its gradient is complete, and the
+  /// gradient is dropped at once, so that gradients never exist all together. The same bits as backward(), step(lr),
+  /// zero_grad().
+  ///
+  /// Throws when a parameter has a gradient already: it would be summed with that of this backward(), and gradients
+  /// that are summed, clipped by their common norm, or checked for overflow are needed whole before the first update.
+  /// When backward() throws, the parameters it had reached are updated, the others are not.
+  void backward_and_step(const Tensor& loss, float lr);
   /// Drops all gradients.
   void zero_grad();
+  /// Makes the states of all parameters now, as zeros, so that they lie in the arena behind the parameters and before
+  /// all that comes and goes. Nothing else changes.
+  void reserve();
 
   const std::vector<ParameterGroup>& groups() const { return groups_; }
 
@@ -59,17 +70,29 @@ class Optimizer {
   virtual void update(Device device, const Common& common, const std::vector<kernels::ParameterSlot>& slots) = 0;
 
  private:
-  struct State {
-    std::vector<Tensor> tensors;  ///< one for each of state_names_
-    int64_t steps = 0;
+  /// A parameter and its states.
+  struct Entry {
+    NamedTensor parameter;
+    float lr_scale, weight_decay;
+    std::vector<Tensor> states = {};  ///< one for each of state_names_, or none yet
+    int64_t updates = 0;              ///< so far; 0: the states are zeros, if they are there
   };
+  /// What the hooks on the parameters look at: the optimiser is gone, idle, or within backward_and_step(lr).
+  struct Fusion {
+    Optimizer* optimizer;
+    std::optional<float> lr = {};
+  };
+
+  void make_states(Entry& entry) const;
+  /// The call that updates a parameter from its gradient, which must be there; counts the update.
+  std::pair<Common, kernels::ParameterSlot> prepare(Entry& entry, float lr);
+  void update_at_once(size_t entry);
 
   std::vector<ParameterGroup> groups_;
   std::vector<const char*> state_names_;
   bool counts_steps_;
-  float weight_decay_;
-  bool decay_vectors_;
-  std::map<std::string, State, std::less<>> states_;  ///< by parameter name
+  std::vector<Entry> entries_;  ///< in the order of the parameters
+  std::shared_ptr<Fusion> fusion_;
 };
 
 struct SgdOptions {

@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 #include <saccade/core/allocator.h>
+#include <saccade/core/ops.h>
+#include <saccade/core/random.h>
 #include <saccade/kernels/backend.h>
 #include <saccade/nn/optim/optimizer.h>
 #include <saccade/nn/regnet.h>
@@ -183,6 +185,131 @@ TEST(Optimizer, RehearsedOnMetaItTakesTheMemoryOfItsStates) {
     for (const NamedTensor& p : network->named_parameters())
       expected += (static_cast<int64_t>(p.tensor.bytes()) + 63) / 64 * 64 * tensors;
     EXPECT_EQ(allocator(Device::meta).stats()[Tag::optimizer].live - before, expected);
+  }
+}
+
+/// A small network with every kind of layer that has parameters, and a loss of some images.
+struct Small {
+  std::shared_ptr<nn::RegNet> network = nn::regnet("y:d=2,w0=8,wa=8,wm=2,g=8", 3);
+  Tensor loss(uint64_t seed) const {
+    Tensor images = Tensor::images({{4, 16, 16}}, 3);
+    Philox random(seed);
+    if (images.device() == Device::cpu)
+      for (float& x : images.data<float>()) x = random.normal();
+    const Tensor features = network->features(images);
+    return inner_product(features, features);
+  }
+};
+
+std::string bytes_of(const std::vector<NamedTensor>& tensors) {
+  std::string bytes;
+  for (const NamedTensor& t : tensors)
+    bytes += t.name + std::string(static_cast<const char*>(t.tensor.raw()), t.tensor.bytes());
+  return bytes;
+}
+
+TEST(FusedOptimizer, GivesTheBitsOfTheSeparateOneAndLeavesNoGradient) {
+  for (const Recipe& recipe : {larc_sgd(), adamw()}) {
+    const Small one, two;
+    const auto separate = recipe.build(one.network->named_parameters()),
+               fused = recipe.build(two.network->named_parameters());
+    for (uint64_t i = 0; i < 5; ++i) {
+      const float lr = 0.1f / static_cast<float>(i + 1);
+      one.loss(i).backward();
+      separate->step(lr);
+      separate->zero_grad();
+      fused->backward_and_step(two.loss(i), lr);
+      for (const Tensor& p : two.network->parameters()) ASSERT_FALSE(p.grad().defined());
+    }
+    EXPECT_EQ(bytes_of(one.network->named_tensors()), bytes_of(two.network->named_tensors()));
+    EXPECT_EQ(bytes_of(separate->state()), bytes_of(fused->state()));
+  }
+}
+
+TEST(FusedOptimizer, NeedsTheMemoryOfFewGradients) {
+  const DeviceScope meta(Device::meta);
+  const auto peak = [](bool fused) {
+    const Small small;
+    const auto optimizer = larc_sgd().build(small.network->named_parameters());
+    optimizer->reserve();
+    allocator(Device::meta).reset_peaks();
+    if (fused) {
+      optimizer->backward_and_step(small.loss(0), 0.1f);
+    } else {
+      small.loss(0).backward();
+      optimizer->step(0.1f);
+      optimizer->zero_grad();
+    }
+    const auto gradients = allocator(Device::meta).stats()[Tag::gradients];
+    EXPECT_EQ(gradients.live, 0);
+    return gradients.peak;
+  };
+  EXPECT_LT(peak(true) * 3, peak(false));
+}
+
+TEST(FusedOptimizer, PassesOverFrozenParametersAndPlainBackwardsAccumulateAsEver) {
+  const Small small;
+  const auto parameters = small.network->named_parameters();
+  Tensor frozen = parameters[0].tensor;
+  frozen.requires_grad_(false);
+  const Tensor before = frozen.clone();
+  const auto optimizer = larc_sgd().build(parameters);
+  optimizer->backward_and_step(small.loss(0), 0.1f);
+  EXPECT_EQ(bytes_of({{"", before}}), bytes_of({{"", frozen}}));
+  EXPECT_EQ(optimizer->state().size(), parameters.size() - 1);
+  const std::string now = bytes_of(parameters);
+  small.loss(1).backward();
+  EXPECT_EQ(bytes_of(parameters), now);
+  EXPECT_TRUE(parameters[1].tensor.grad().defined());
+}
+
+TEST(FusedOptimizer, RefusesGradientsThatAccumulate) {
+  const Small small;
+  const auto optimizer = adamw().build(small.network->named_parameters());
+  small.loss(0).backward();
+  const std::string before = bytes_of(small.network->named_parameters());
+  try {
+    optimizer->backward_and_step(small.loss(1), 0.1f);
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("has a gradient already"), std::string::npos) << error.what();
+  }
+  EXPECT_EQ(bytes_of(small.network->named_parameters()), before);
+}
+
+TEST(FusedOptimizer, ThatIsGoneNoLongerUpdates) {
+  const Small small;
+  adamw().build(small.network->named_parameters())->backward_and_step(small.loss(0), 0.1f);
+  const std::string before = bytes_of(small.network->named_parameters());
+  small.loss(1).backward();
+  EXPECT_EQ(bytes_of(small.network->named_parameters()), before);
+}
+
+TEST(Optimizer, ReservedStatesAreNoUpdates) {
+  for (const Recipe& recipe : {larc_sgd(), adamw()}) {
+    const NamedTensor p = parameter("p", {1.f, 2.f}, {0.5f, -0.5f}), q = parameter("p", {1.f, 2.f}, {0.5f, -0.5f}),
+                      never = parameter("never", {1.f}, {});
+    const auto plain = recipe.build(std::vector{p, never}), reserved = recipe.build(std::vector{q, never});
+    const auto before = allocator(Device::cpu).stats()[Tag::optimizer].live;
+    reserved->reserve();
+    const auto after = allocator(Device::cpu).stats()[Tag::optimizer].live;
+    EXPECT_EQ(after - before, (recipe.kind == Recipe::Kind::adamw ? 4 : 2) * 64);
+    EXPECT_TRUE(reserved->state().empty());
+    for (int i = 0; i < 2; ++i) {
+      plain->step(0.1f);
+      reserved->step(0.1f);
+    }
+    EXPECT_EQ(bytes_of({{"", p.tensor}}), bytes_of({{"", q.tensor}}));
+    EXPECT_EQ(plain->state().size(), reserved->state().size());
+    const void* place = reserved->state()[0].tensor.raw();
+    reserved->load_state(plain->state());
+    EXPECT_EQ(reserved->state()[0].tensor.raw(), place);
+    reserved->load_state({});
+    EXPECT_TRUE(reserved->state().empty());
+    const auto first = recipe.build(std::vector{q, never});
+    reserved->step(0.f);  // as if it were the first, and the parameter stays
+    first->step(0.f);
+    EXPECT_EQ(bytes_of(reserved->state()), bytes_of(first->state()));
   }
 }
 
