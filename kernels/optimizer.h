@@ -1,16 +1,18 @@
 #pragma once
 
-#include <cstdint>
+#include <saccade/kernels/dtype.h>
 
 namespace saccade::kernels {
 
-/// One parameter tensor of a multi-tensor update. All f32; state2 is null where the optimiser has one state only.
+/// One parameter tensor of a multi-tensor update. All f32 but for a momentum in bf16; state2 is null where the
+/// optimiser has one state only.
 struct ParameterSlot {
   float* parameter = nullptr;
   const float* gradient = nullptr;
-  float* state1 = nullptr;  ///< momentum, or AdamW's first moment
-  float* state2 = nullptr;  ///< AdamW's second moment
+  void* state1 = nullptr;  ///< momentum (Sgd::momentum_dtype), or AdamW's first moment (f32)
+  void* state2 = nullptr;  ///< AdamW's second moment (f32)
   int64_t elements = 0;
+  uint64_t stream = 0;  ///< this tensor's own sequence of random numbers (bf16 momentum)
 };
 
 /// One gradient of a multi-tensor pass over gradients, f32, changed in place.
@@ -23,11 +25,19 @@ struct GradientSlot {
 /// clip): r = trust*|p| / (|g| + wd*|p| + eps); g <- (g + wd*p)*r, only where |p| and |g| are non-zero (elsewhere the
 /// gradient is used as it is, without weight decay). Then m <- momentum*m + g; p <- p - lr*m (Nesterov: g +
 /// momentum*m).
+///
+/// A momentum in bf16 is rounded stochastically: to the neighbour below or above with the probabilities that keep its
+/// expectation, since to the nearest, updates below 1/256 of m would be lost for ever (Gupta et al. 2015). p takes m
+/// before the rounding. Element i draws the upper 16 bits of word i / 16 % 4 of Philox4x32-10 block i / 64 * 16 + i %
+/// 16 of key `rounding_seed` and the slot's stream: no matter how tensors are grouped in calls or shared out to
+/// threads.
 struct Sgd {
   float lr = 0.1f, momentum = 0.9f, weight_decay = 0.f;
   float trust = 0.f;  ///< 0: plain SGD (weight decay is then added to every gradient)
   float larc_eps = 1e-8f;
   bool nesterov = false;
+  DType momentum_dtype = DType::f32;  ///< f32 or bf16
+  uint64_t rounding_seed = 0;         ///< bf16: another one each step
 };
 
 /// AdamW (Loshchilov & Hutter 2019): p <- p*(1 - lr*wd) - lr * m_hat / (sqrt(v_hat) + eps).

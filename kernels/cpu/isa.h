@@ -93,8 +93,8 @@ struct AssignmentKernels {
 
 /// A range of one tensor: the unit of the multi-tensor optimisers.
 struct Piece {
-  ParameterSlot slot;  ///< pointers to the range, `elements` its length
-  int64_t tensor;
+  ParameterSlot slot;     ///< pointers to the range, `elements` its length
+  int64_t tensor, first;  ///< whose it is, and its first element there
   double parameter_squares, gradient_squares;  ///< sums of squares, by square_sums
   float trust_ratio;                           ///< LARC's r, or 0: use the gradient as it is
 };

@@ -1,5 +1,6 @@
 #include <saccade/kernels/cpu/cpu_backend.h>
 #include <saccade/kernels/cpu/isa.h>
+#include <saccade/kernels/error.h>
 
 #include <algorithm>
 #include <cmath>
@@ -17,15 +18,19 @@ constexpr int64_t most = 16384;  ///< elements of a piece
 
 /// All tensors cut into pieces: threads share pieces, not tensors, and a tensor's norm is the sum over its pieces in
 /// order.
-std::vector<Piece> cut(std::span<const ParameterSlot> slots) {
+std::vector<Piece> cut(std::span<const ParameterSlot> slots, DType state_dtype) {
+  const auto state_at = [&](void* state, int64_t begin) {
+    return state ? static_cast<char*>(state) + static_cast<size_t>(begin) * size_of(state_dtype) : nullptr;
+  };
   std::vector<Piece> pieces;
   pieces.reserve(slots.size());
   for (size_t i = 0; i < slots.size(); ++i) {
     const ParameterSlot& s = slots[i];
     for (int64_t begin = 0; begin < s.elements; begin += most) {
-      pieces.push_back({{s.parameter + begin, s.gradient + begin, s.state1 ? s.state1 + begin : nullptr,
-                         s.state2 ? s.state2 + begin : nullptr, std::min(most, s.elements - begin)},
+      pieces.push_back({{s.parameter + begin, s.gradient + begin, state_at(s.state1, begin), state_at(s.state2, begin),
+                         std::min(most, s.elements - begin), s.stream},
                         static_cast<int64_t>(i),
+                        begin,
                         0,
                         0,
                         0});
@@ -54,7 +59,9 @@ void set_trust_ratios(const Sgd& spec, std::vector<Piece>& pieces) {
 }  // namespace
 
 void CpuBackend::sgd(const Sgd& spec, std::span<const ParameterSlot> slots) {
-  std::vector<Piece> pieces = cut(slots);
+  if (spec.momentum_dtype != DType::f32 && spec.momentum_dtype != DType::bf16)
+    throw Error("sgd: expected a momentum of f32 or bf16, got " + std::string(name_of(spec.momentum_dtype)));
+  std::vector<Piece> pieces = cut(slots, spec.momentum_dtype);
   if (spec.trust > 0) {
     table().square_sums(pieces.data(), static_cast<int64_t>(pieces.size()));
     set_trust_ratios(spec, pieces);
@@ -63,7 +70,7 @@ void CpuBackend::sgd(const Sgd& spec, std::span<const ParameterSlot> slots) {
 }
 
 void CpuBackend::adamw(const AdamW& spec, std::span<const ParameterSlot> slots) {
-  const std::vector<Piece> pieces = cut(slots);
+  const std::vector<Piece> pieces = cut(slots, DType::f32);
   const auto step = static_cast<double>(spec.step);
   const auto correction1 = static_cast<float>(1 - std::pow(static_cast<double>(spec.beta1), step));
   const auto correction2 = static_cast<float>(1 - std::pow(static_cast<double>(spec.beta2), step));

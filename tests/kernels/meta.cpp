@@ -87,6 +87,11 @@ TEST(Meta, EverythingElseMovesBytesAndTakesNullPointers) {
   EXPECT_EQ(cost.flops, 0);
   EXPECT_EQ(cost.bytes_moved, 544 + 2112 + 60 + 120 + 216);
   const std::vector<ParameterSlot> slots = {{nullptr, nullptr, nullptr, nullptr, 100}};
+  float momentum[1] = {};  // given, never read
+  const std::vector<ParameterSlot> with_momentum = {{nullptr, nullptr, momentum, nullptr, 100}};
+  EXPECT_EQ(cost_of([&](Backend& b) { b.sgd({}, slots); }).bytes_moved, 1200);
+  EXPECT_EQ(cost_of([&](Backend& b) { b.sgd({}, with_momentum); }).bytes_moved, 2000);
+  EXPECT_EQ(cost_of([&](Backend& b) { b.sgd({.momentum_dtype = DType::bf16}, with_momentum); }).bytes_moved, 1600);
   EXPECT_EQ(cost_of([&](Backend& b) { b.adamw({}, slots); }).bytes_moved, 2800);
   const std::vector<GradientSlot> gradients = {{nullptr, 100}, {nullptr, 20}};
   EXPECT_EQ(cost_of([&](Backend& b) { b.unscale(0.5f, gradients, nullptr); }).bytes_moved, 8 * 120 + 4);

@@ -1,4 +1,9 @@
 // Multi-tensor updates on the CPU against the algorithms in doubles.
+#include <saccade/kernels/error.h>
+
+#include <algorithm>
+#include <bit>
+
 #include "arrays.h"
 
 namespace saccade::kernels {
@@ -99,6 +104,94 @@ TEST(AdamWUpdate, FiveStepsMatchTheAlgorithm) {
     expect_near(parameters.p[t], p[t], 2e-6, 2e-6, "parameter");
     expect_near(parameters.m[t], m[t], 1e-5, 1e-7, "first moment");
     expect_near(parameters.v[t], v[t], 1e-4, 1e-9, "second moment");
+  }
+}
+
+/// One round of Philox4x32 after the other, as the paper writes it.
+std::vector<uint32_t> philox(uint64_t key, uint64_t stream, uint64_t block) {
+  uint64_t c[4] = {block & 0xffffffff, block >> 32, stream & 0xffffffff, stream >> 32};
+  uint64_t k[2] = {key & 0xffffffff, key >> 32};
+  for (int round = 0; round < 10; ++round) {
+    const uint64_t p0 = 0xD2511F53u * c[0], p1 = 0xCD9E8D57u * c[2];
+    const uint64_t next[4] = {(p1 >> 32) ^ c[1] ^ k[0], p1 & 0xffffffff, (p0 >> 32) ^ c[3] ^ k[1], p0 & 0xffffffff};
+    std::copy(next, next + 4, c);
+    k[0] = (k[0] + 0x9E3779B9u) & 0xffffffff, k[1] = (k[1] + 0xBB67AE85u) & 0xffffffff;
+  }
+  return {c, c + 4};
+}
+
+TEST(BFloat16Momentum, RoundsByItsOwnRandomNumbersWhateverTheThreadsAndTheGrouping) {
+  // Philox4x32-10 of zeros, from Random123's known answers.
+  ASSERT_EQ(philox(0, 0, 0), (std::vector<uint32_t>{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
+  const uint64_t seed = 0x123456789abcdef0, stream = 0xfedcba9876543210;
+  for (const bool nesterov : {false, true}) {
+    const Sgd spec{.lr = 0.1f, .nesterov = nesterov, .momentum_dtype = DType::bf16, .rounding_seed = seed};
+    const int64_t n = 40001;
+    const auto start = floats(normal(n, 1)), gradient = floats(normal(n, 2, 0, 0.1));
+    Array momentum = array(DType::bf16, normal(n, 3));
+    momentum.bytes[2 * 77] = 0x80, momentum.bytes[2 * 77 + 1] = 0x7f;  // infinity
+    momentum.bytes[2 * 78] = 0xc0, momentum.bytes[2 * 78 + 1] = 0x7f;  // NaN
+    momentum.refresh();
+    const Array before = momentum;
+    std::vector<float> p = start, other(100, 1.f), q = start;
+    Array other_momentum = array(DType::bf16, std::vector<double>(100, 0.)), again = before;
+    with_threads(2, [&] {
+      backend(Device::cpu)
+          .sgd(spec, std::vector<ParameterSlot>{
+                         {other.data(), gradient.data(), other_momentum.data(), nullptr, 100, stream + 1},
+                         {p.data(), gradient.data(), momentum.data(), nullptr, n, stream}});
+    });
+    with_threads(1, [&] {
+      backend(Device::cpu)
+          .sgd(spec, std::vector<ParameterSlot>{{q.data(), gradient.data(), again.data(), nullptr, n, stream}});
+    });
+    EXPECT_EQ(momentum.bytes, again.bytes);
+    EXPECT_EQ(std::memcmp(p.data(), q.data(), p.size() * sizeof(float)), 0);
+    momentum.refresh();
+    int64_t differ_from_nearest = 0, last_bits = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      const float m = static_cast<float>(before[i]) * spec.momentum + gradient[i],
+                  fused = std::fma(static_cast<float>(before[i]), spec.momentum, gradient[i]);
+      if (!std::isfinite(m)) {
+        ASSERT_EQ(momentum.bytes[2 * i], before.bytes[2 * i]);
+        ASSERT_EQ(momentum.bytes[2 * i + 1], before.bytes[2 * i + 1]);
+        continue;
+      }
+      const uint32_t random = philox(seed, stream, i / 64 * 16 + i % 16)[i / 16 % 4] >> 16;
+      const auto rounded = [&](float v) { return static_cast<uint16_t>((std::bit_cast<uint32_t>(v) + random) >> 16); };
+      uint16_t got;
+      std::memcpy(&got, &momentum.bytes[2 * i], 2);
+      ASSERT_TRUE(got == rounded(m) || got == rounded(fused)) << "element " << i;
+      differ_from_nearest += got != BFloat16::from(m).bits;
+      last_bits += got & 1;
+      const double step = nesterov ? gradient[i] + double{spec.momentum} * m : m;
+      ASSERT_NEAR(p[i], start[i] - double{spec.lr} * step, 1e-6);
+    }
+    EXPECT_NEAR(double(differ_from_nearest) / double(n), 0.25, 0.02);  // the mean distance to the nearest, in ulp
+    EXPECT_NEAR(double(last_bits) / double(n), 0.5, 0.02);
+  }
+}
+
+TEST(BFloat16Momentum, KeepsTheMeanOfUpdatesThatNearestRoundingWouldLose) {
+  const int64_t n = 4096;
+  std::vector<float> p(n, 0.f), g(n, 1.f / 2048);
+  Array m = array(DType::bf16, std::vector<double>(n, 1.));
+  for (int step = 0; step < 64; ++step) {
+    const Sgd spec{.lr = 0.f, .momentum = 1.f, .momentum_dtype = DType::bf16, .rounding_seed = uint64_t(step)};
+    backend(Device::cpu).sgd(spec, std::vector<ParameterSlot>{{p.data(), g.data(), m.data(), nullptr, n, 5}});
+  }
+  m.refresh();
+  double mean = 0;
+  for (const double v : m.values) mean += v / double(n);
+  EXPECT_NEAR(mean, 1 + 64. / 2048, 1e-3);  // deviation: sqrt(64 * 1/16) / 256 ulps' worth / sqrt(4096) = 1e-4
+}
+
+TEST(BFloat16Momentum, AHalfIsRefusedInASentence) {
+  try {
+    backend(Device::cpu).sgd(Sgd{.momentum_dtype = DType::f16}, {});
+    FAIL() << "no error";
+  } catch (const Error& e) {
+    EXPECT_STREQ(e.what(), "sgd: expected a momentum of f32 or bf16, got f16");
   }
 }
 
