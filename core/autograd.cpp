@@ -262,6 +262,7 @@ Tensor Saved::get() const {
   if (user_) {
     Remake& remake = *user_->remake;
     if (remake.made.defined()) return remake.made;
+    const PhaseScope phase(Phase::recompute);
     Tensor made = remake.make();
     if (remake.users > 1) remake.made = made;
     return made;
@@ -322,6 +323,7 @@ void run_nested(const std::function<Tensor()>& forward, Tensor dy, const std::ve
   std::shared_ptr<Node> root;
   {
     const Restore recorded(grad_mode, true);
+    const PhaseScope phase(Phase::recompute);
     const Tensor y = forward();
     if (y.shape() != dy.shape() || y.dtype() != dy.dtype())
       fail(fmt::format("checkpoint: the recomputation gave a tensor of shape {}, the first computation one of {}",
@@ -361,6 +363,7 @@ void Tensor::backward() const {
     one = full(shape(), 1.f, dtype());
   }
   const NoGradScope no_grad;
+  const PhaseScope phase(Phase::backward);
   Engine(impl_->node).run(impl_->node, std::move(one));
 }
 

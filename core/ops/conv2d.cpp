@@ -59,14 +59,6 @@ Tensor conv2d(const Tensor& images, const Tensor& weight, Conv2dOptions options)
          w = x_wanted ? autograd::Saved(weight) : autograd::Saved(), shape = weight.shape(),
          weight_type = weight.dtype()](Tensor dy, autograd::Gradients& to) {
           auto& device = backend(dy.device());
-          Tensor dw;
-          if (to.wanted(1)) {
-            const TagScope tag(Tag::gradients);
-            dw = Tensor::empty(shape, DType::f32);
-            const Workspace workspace(dy.device(), device.conv2d_workspace(conv, segments, ConvPass::backward_weight));
-            device.conv2d_backward_weight(conv, segments, x.get().raw(), dy.raw(), static_cast<float*>(dw.raw()),
-                                          workspace.data());
-          }
           if (to.wanted(0)) {
             Tensor dx = Tensor::images(segments, conv.in_channels, conv.dtype);
             {
@@ -74,10 +66,22 @@ Tensor conv2d(const Tensor& images, const Tensor& weight, Conv2dOptions options)
               const Workspace workspace(dy.device(), device.conv2d_workspace(conv, segments, ConvPass::backward_data));
               device.conv2d_backward_data(conv, segments, dy.raw(), weight.raw(), dx.raw(), workspace.data());
             }
-            dy = Tensor();
             to.give(0, std::move(dx));
           }
-          if (dw.defined()) to.give(1, std::move(dw));  // only now: who gets it may update the weight at once
+          // Only now: who gets the weight's gradient may update the weight at once.
+          if (to.wanted(1)) {
+            const TagScope tag(Tag::gradients);
+            Tensor dw = Tensor::empty(shape);
+            {
+              const Tensor input = x.get();
+              const Workspace workspace(dy.device(),
+                                        device.conv2d_workspace(conv, segments, ConvPass::backward_weight));
+              device.conv2d_backward_weight(conv, segments, input.raw(), dy.raw(), static_cast<float*>(dw.raw()),
+                                            workspace.data());
+            }
+            dy = Tensor();
+            to.give(1, gradient_as(weight_type, std::move(dw)));
+          }
         });
   }
   return y;

@@ -35,20 +35,19 @@ Tensor linear(const Tensor& input, const Tensor& weight, const Tensor& bias) {
             backend(dy.device()).column_sum(dtype, rows, out, dy.raw(), static_cast<float*>(db.raw()));
             to.give(2, std::move(db));
           }
-          Tensor dw;
-          if (to.wanted(1)) {
-            const TagScope tag(Tag::gradients);
-            dw = Tensor::empty({out, in});
-            product(dy, true, x.get(), false, {}, dw);
-          }
           if (to.wanted(0)) {
             Tensor dx = Tensor::empty({rows, in}, dtype);
             product(dy, false, parameter_as(dtype, w.get()), false, {}, dx);
-            dy = Tensor();
             to.give(0, std::move(dx));
           }
-          // Only now: who gets it may update the weight at once.
-          if (dw.defined()) to.give(1, gradient_as(weight_type, std::move(dw)));
+          // Only now: who gets the weight's gradient may update the weight at once.
+          if (to.wanted(1)) {
+            const TagScope tag(Tag::gradients);
+            Tensor dw = Tensor::empty({out, in});
+            product(dy, true, x.get(), false, {}, dw);
+            dy = Tensor();
+            to.give(1, gradient_as(weight_type, std::move(dw)));
+          }
         });
   return y;
 }
