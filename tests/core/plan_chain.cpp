@@ -1,5 +1,5 @@
 // Plans of a chain: against all plans there are, against a machine that does what a plan says, against known figures.
-#include <gmock/gmock.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <saccade/core/plan/chain.h>
 #include <saccade/kernels/error.h>
@@ -29,9 +29,9 @@ class Machine {
   std::vector<int> backwards = std::vector<int>(16);
 
  private:
-  static std::string gradient(size_t i) { return "gradient of a" + std::to_string(i); }
-  static std::string input(size_t i) { return "a" + std::to_string(i); }
-  static std::string kept(size_t i) { return "saved by " + std::to_string(i); }
+  static std::string gradient(size_t i) { return fmt::format("gradient of a{}", i); }
+  static std::string input(size_t i) { return fmt::format("a{}", i); }
+  static std::string kept(size_t i) { return fmt::format("saved by {}", i); }
   int64_t gradient_bytes(size_t i) const { return i == 0 ? 0 : chain_[i - 1].output_gradient_bytes; }
 
   void hold(const std::string& name, int64_t bytes) {
@@ -87,7 +87,7 @@ Chain random_chain(std::mt19937& random, size_t layers, size_t modes) {
   const auto draw = [&random](int from, int to) { return std::uniform_int_distribution(from, to)(random); };
   Chain chain;
   for (size_t i = 0; i < layers; ++i) {
-    ChainLayer layer{.name = "l" + std::to_string(i), .forward_seconds = 1. * draw(1, 9)};
+    ChainLayer layer{.name = fmt::format("l{}", i), .forward_seconds = 1. * draw(1, 9)};
     layer.backward_seconds = 2 * layer.forward_seconds;
     layer.output_bytes = draw(1, 16);
     layer.output_gradient_bytes = draw(1, 6);
@@ -97,7 +97,7 @@ Chain random_chain(std::mt19937& random, size_t layers, size_t modes) {
     for (size_t k = 0; k < modes; ++k) {
       const int64_t saved = layer.output_bytes + draw(0, 12);
       layer.modes.push_back(
-          {"m" + std::to_string(k), saved, saved + draw(0, 5), arrives + draw(0, 6), k == 0 ? 0. : .25 * draw(0, 4)});
+          {fmt::format("m{}", k), saved, saved + draw(0, 5), arrives + draw(0, 6), k == 0 ? 0. : .25 * draw(0, 4)});
     }
     chain.push_back(layer);
   }

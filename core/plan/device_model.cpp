@@ -1,0 +1,100 @@
+#include <fmt/format.h>
+#include <saccade/core/plan/device_model.h>
+#include <saccade/core/plan/devices.h>
+#include <saccade/kernels/error.h>
+
+#include <algorithm>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+namespace saccade::plan {
+namespace {
+
+DeviceDescription parse(const std::string& where, const nlohmann::json& json) {
+  const auto number = [&](const char* member) {
+    if (!json.contains(member) || !json[member].is_number() || json[member].get<double>() <= 0)
+      throw Error(fmt::format("{}: expected a positive number \"{}\"", where, member));
+    return json[member].get<double>();
+  };
+  const auto share = [&](const char* member) {
+    const double value = number(member);
+    if (value > 1) throw Error(fmt::format("{}: \"{}\" is a share of the peak, got {}", where, member, value));
+    return value;
+  };
+  if (!json.is_object() || !json.contains("name") || !json["name"].is_string())
+    throw Error(fmt::format("{}: expected an object with a \"name\"", where));
+  DeviceDescription d{.name = json["name"].get<std::string>()};
+  d.memory_bytes = static_cast<int64_t>(number("memory_bytes"));
+  d.reserved_bytes = static_cast<int64_t>(number("reserved_bytes"));
+  if (d.reserved_bytes >= d.memory_bytes)
+    throw Error(fmt::format("{}: {} bytes are reserved of {}", where, d.reserved_bytes, d.memory_bytes));
+  d.f32_flops = number("f32_flops");
+  d.f16_flops = number("f16_flops");
+  d.bf16_flops = number("bf16_flops");
+  d.bytes_per_second = number("bytes_per_second");
+  d.call_seconds = number("call_seconds");
+  d.convolution = share("convolution");
+  d.grouped_convolution = share("grouped_convolution");
+  d.matmul = share("matmul");
+  d.batch_norm = share("batch_norm");
+  d.memory = share("memory");
+  return d;
+}
+
+DeviceDescription parse(const std::string& where, const std::string& text) {
+  const nlohmann::json json = nlohmann::json::parse(text, nullptr, false);
+  if (json.is_discarded()) throw Error(fmt::format("{}: not JSON", where));
+  return parse(where, json);
+}
+
+}  // namespace
+
+double Clock::seconds() const {
+  double sum = 0;
+  for (const double kind : by_kind_) sum += kind;
+  return sum;
+}
+
+std::vector<std::string> device_names() {
+  std::vector<std::string> names;
+  for (const DeviceFile& file : device_files()) names.emplace_back(file.name);
+  return names;
+}
+
+DeviceDescription device_description(std::string_view name_or_path) {
+  for (const DeviceFile& file : device_files())
+    if (file.name == name_or_path) return parse(fmt::format("device {}", file.name), std::string(file.json));
+  const std::string path(name_or_path);
+  if (path.find_first_of("./") == std::string::npos)
+    throw Error(fmt::format("device: \"{}\" is neither one of {} nor the path of a JSON file", path,
+                            fmt::join(device_names(), ", ")));
+  std::ifstream file(path);
+  if (!file) throw Error(fmt::format("device: cannot read {}", path));
+  return parse(path, std::string(std::istreambuf_iterator<char>(file), {}));
+}
+
+double DescribedDevice::seconds(const kernels::Call& call) {
+  using enum kernels::CallKind;
+  const double peak = call.dtype == DType::f16    ? device_.f16_flops
+                      : call.dtype == DType::bf16 ? device_.bf16_flops
+                                                  : device_.f32_flops;
+  double arithmetic = device_.matmul, traffic = device_.memory;
+  switch (call.kind) {
+    case conv_forward:
+    case conv_backward_data:
+    case conv_backward_weight:
+      if (call.conv.kernel > 1) arithmetic = call.conv.groups > 1 ? device_.grouped_convolution : device_.convolution;
+      break;
+    case batch_norm_forward:
+    case batch_norm_apply:
+    case batch_norm_backward:
+      traffic = device_.batch_norm;
+      break;
+    default:
+      break;
+  }
+  return std::max(call.flops / (peak * arithmetic), call.bytes / (device_.bytes_per_second * traffic)) +
+         device_.call_seconds;
+}
+
+}  // namespace saccade::plan

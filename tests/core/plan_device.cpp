@@ -1,0 +1,108 @@
+// Devices as described: what files say, and what calls would take there.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <saccade/core/plan/device_model.h>
+#include <saccade/kernels/backend.h>
+#include <saccade/kernels/error.h>
+
+#include <fstream>
+
+#include "support/temporary_folder.h"
+
+namespace saccade::plan {
+namespace {
+
+using kernels::Call;
+using kernels::CallKind;
+
+TEST(PlanDevice, TheLibraryKnowsSomeCards) {
+  EXPECT_THAT(device_names(), testing::UnorderedElementsAre("a100-40gb", "a100-80gb", "cpu", "h100-80gb", "v100-32gb"));
+  for (const std::string& name : device_names()) EXPECT_GT(device_description(name).usable_bytes(), 0) << name;
+  const DeviceDescription v100 = device_description("v100-32gb");
+  EXPECT_NEAR(static_cast<double>(v100.memory_bytes) / (1 << 30), 31.75, 0.005);
+  EXPECT_NEAR(static_cast<double>(v100.reserved_bytes) / (1 << 30), 1.7, 0.01);
+  EXPECT_EQ(v100.f16_flops, 125e12);
+}
+
+TEST(PlanDevice, ACallTakesTheLongerOfArithmeticAndTraffic) {
+  DeviceDescription device{.name = "toy"};
+  device.f32_flops = 1e9;
+  device.f16_flops = 8e9;
+  device.bf16_flops = 4e9;
+  device.bytes_per_second = 1e9;
+  device.call_seconds = 1e-3;
+  device.convolution = 0.5;
+  device.grouped_convolution = 0.25;
+  device.matmul = 0.8;
+  device.batch_norm = 0.5;
+  device.memory = 0.9;
+  DescribedDevice toy(device);
+  const auto seconds = [&toy](Call call) { return toy.seconds(call) - 1e-3; };
+  EXPECT_NEAR(seconds({.kind = CallKind::matmul, .flops = 8e8}), 1, 1e-12);
+  EXPECT_NEAR(seconds({.kind = CallKind::matmul, .dtype = DType::f16, .flops = 8e8}), 0.125, 1e-12);
+  EXPECT_NEAR(seconds({.kind = CallKind::matmul, .flops = 8e8, .bytes = 9e9}), 10, 1e-9);
+  EXPECT_NEAR(seconds({.kind = CallKind::conv_forward, .flops = 1e9, .conv = {.kernel = 3}}), 2, 1e-12);
+  EXPECT_NEAR(seconds({.kind = CallKind::conv_backward_weight, .flops = 1e9, .conv = {.kernel = 3, .groups = 4}}), 4,
+              1e-12);
+  EXPECT_NEAR(seconds({.kind = CallKind::conv_backward_data, .flops = 8e8, .conv = {.kernel = 1}}), 1, 1e-12);
+  EXPECT_NEAR(seconds({.kind = CallKind::batch_norm_apply, .dtype = DType::bf16, .bytes = 1e9}), 2, 1e-12);
+  EXPECT_NEAR(seconds({.kind = CallKind::elementwise, .bytes = 9e8}), 1, 1e-12);
+}
+
+TEST(PlanDevice, AClockAddsWhatARehearsalTakes) {
+  struct Counter final : TimeModel {
+    double seconds(const Call& call) override { return call.kind == CallKind::matmul ? 10 : 1; }
+  } model;
+  Clock clock(model);
+  kernels::Backend& meta = kernels::backend(Device::meta);
+  {
+    const kernels::MetaListenScope scope(clock);
+    meta.matmul({.m = 2, .n = 2, .k = 2}, nullptr, nullptr, nullptr, nullptr, nullptr);
+    meta.add(DType::f32, 8, nullptr, nullptr, nullptr);
+    meta.relu_forward(DType::f32, 8, nullptr, nullptr);
+  }
+  meta.add(DType::f32, 8, nullptr, nullptr, nullptr);
+  EXPECT_EQ(clock.seconds(), 12);
+  EXPECT_EQ(clock.seconds(CallKind::elementwise), 2);
+}
+
+TEST(PlanDevice, AFileOfOnesOwnIsReadAndItsMistakesAreNamed) {
+  const test::TemporaryFolder folder;
+  const auto path = (folder / "mine.json").string();
+  const auto write = [&path](const std::string& text) { std::ofstream(path) << text; };
+  const std::string good = R"({"name": "mine", "memory_bytes": 1000, "reserved_bytes": 100, "f32_flops": 1,
+    "f16_flops": 2, "bf16_flops": 3, "bytes_per_second": 4, "call_seconds": 5, "convolution": 0.1,
+    "grouped_convolution": 0.2, "matmul": 0.3, "batch_norm": 0.4, "memory": 0.5})";
+  write(good);
+  const DeviceDescription mine = device_description(path);
+  EXPECT_EQ(mine.name, "mine");
+  EXPECT_EQ(mine.usable_bytes(), 900);
+  EXPECT_EQ(mine.bf16_flops, 3);
+  EXPECT_EQ(mine.grouped_convolution, 0.2);
+
+  const auto complaint = [](const std::string& name) -> std::string {
+    try {
+      device_description(name);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "none";
+  };
+  const auto with = [&good](std::string from, const std::string& to) {
+    std::string text = good;
+    return text.replace(text.find(from), from.size(), to);
+  };
+  write(with("\"matmul\": 0.3", "\"matmul\": 1.3"));
+  EXPECT_THAT(complaint(path), testing::HasSubstr("\"matmul\" is a share of the peak, got 1.3"));
+  write(with("\"f32_flops\": 1", "\"f32_flops\": \"many\""));
+  EXPECT_THAT(complaint(path), testing::HasSubstr("expected a positive number \"f32_flops\""));
+  write(with("\"reserved_bytes\": 100", "\"reserved_bytes\": 2000"));
+  EXPECT_THAT(complaint(path), testing::HasSubstr("2000 bytes are reserved of 1000"));
+  write("{");
+  EXPECT_THAT(complaint(path), testing::HasSubstr("not JSON"));
+  EXPECT_THAT(complaint("v100"), testing::HasSubstr("a100-40gb, a100-80gb, cpu, h100-80gb, v100-32gb"));
+  EXPECT_THAT(complaint("nowhere/x.json"), testing::HasSubstr("cannot read nowhere/x.json"));
+}
+
+}  // namespace
+}  // namespace saccade::plan
