@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <saccade/core/autocast.h>
 #include <saccade/core/autograd.h>
 #include <saccade/core/layer.h>
 #include <saccade/core/ops.h>
@@ -20,6 +21,14 @@ void harden(const Tensor& q) {
     std::fill(row, row + k, 0.f);
     row[best] = 1.f;
   }
+}
+
+/// The whole resolutions, from the first, that hold so many images.
+Tensor first_images(const Batch& batch, int64_t images) {
+  Segments taken;
+  for (const Segment& segment : batch.images.segments())
+    if (total_images(taken) < images) taken.push_back(segment);
+  return batch.images.slice(0, total_rows(taken)).with_segments(taken);
 }
 
 }  // namespace
@@ -57,7 +66,7 @@ void SwAV::push(size_t queue, const Tensor& embeddings) {
   rows.slice(0, batch).copy_from(embeddings);
 }
 
-Tensor SwAV::assign(const Tensor& embeddings, const Tensor& scores, int64_t batch, int64_t iteration) {
+Tensor SwAV::assign_scores(const Tensor& embeddings, const Tensor& scores, int64_t batch, int64_t iteration) {
   const NoGradScope no_grad;
   const int64_t k = options_.prototypes;
   const bool queued = queue_in_use(iteration);  // judged by the first queue, for all
@@ -82,31 +91,85 @@ Tensor SwAV::assign(const Tensor& embeddings, const Tensor& scores, int64_t batc
 }
 
 Tensor SwAV::forward(const Tensor& images) {
-  const Tensor z = (*head_)(trunk_->features(images));
+  Tensor z = (*head_)(trunk_->features(images));
+  // Norms and scores are f32 whatever the network computes in: at temperature 0.05 half-precision rounding of a score
+  // is an error of percents.
+  if (z.dtype() != DType::f32) z = cast(z, DType::f32);
   return options_.unit_embeddings ? l2_normalize(z) : z;
+}
+
+Tensor SwAV::scores(const Tensor& embeddings, int64_t iteration) {
+  const LayerScope layer("prototypes");
+  const AutocastScope exact(DType::f32);
+  return linear(embeddings, prototypes_released(iteration) ? prototypes() : prototypes().detach());
+}
+
+void SwAV::check(const Batch& batch) const {
+  const int64_t images = total_images(batch.images.segments()), size = batch.size();
+  if (size < 1 || images % size != 0 || images / size < std::max<int64_t>(2, options_.assigning))
+    fail(fmt::format("SwAV: {} crops of {} images; expected the same number of crops of each, at least {}", images,
+                     size, std::max<int64_t>(2, options_.assigning)));
+}
+
+void SwAV::check_queue(int64_t batch) const {
+  if (options_.queue_length > 0 && options_.queue_length < batch)
+    fail(fmt::format("SwAV: a queue of {} rows for a batch of {}; it must hold a batch at least", options_.queue_length,
+                     batch));
 }
 
 Tensor SwAV::loss(const Batch& batch, int64_t iteration, StepTensors* keep) {
   const DeviceScope device(batch.images.device());
   const PhaseScope phase(Phase::forward);
-  const int64_t images = total_images(batch.images.segments()), size = batch.size();
-  if (size < 1 || images % size != 0 || images / size < std::max<int64_t>(2, options_.assigning))
-    fail(fmt::format("SwAV: {} crops of {} images; expected the same number of crops of each, at least {}", images,
-                     size, std::max<int64_t>(2, options_.assigning)));
-  if (options_.queue_length > 0 && options_.queue_length < size)
-    fail(fmt::format("SwAV: a queue of {} rows for a batch of {}; it must hold a batch at least", options_.queue_length,
-                     size));
+  check(batch);
+  check_queue(batch.size());
   prototypes_->normalize();
-  const Tensor z = (*this)(batch.images);
-  // Scores are f32 whatever the embeddings are: at temperature 0.05 half-precision rounding is an error of percents.
-  const Tensor scores = (*prototypes_)(z.dtype() == DType::f32 ? z : cast(z, DType::f32));
-  const Tensor assignments = assign(z.detach(), scores.detach(), size, iteration);
-  if (keep) *keep = {size, images / size, options_.assigning, z.detach(), scores.detach(), assignments};
-  return swapped_prediction(scores, assignments, size, options_.temperature);
+  const int64_t size = batch.size();
+  const Tensor z = (*this)(batch.images), s = scores(z, iteration);
+  const Tensor assignments = assign_scores(z.detach(), s.detach(), size, iteration);
+  if (keep) *keep = {size, s.dim(0) / size, options_.assigning, z.detach(), s.detach(), assignments};
+  return swapped_prediction(s, assignments, size, options_.temperature);
 }
 
-void SwAV::freeze_prototypes(int64_t iteration) {
-  if (!prototypes_released(iteration)) prototypes().set_grad({});
+Tensor SwAV::loss(const Batch& batch, const Tensor& assignments, int64_t iteration) {
+  const DeviceScope device(batch.images.device());
+  const PhaseScope phase(Phase::forward);
+  check(batch);
+  return swapped_prediction(scores((*this)(batch.images), iteration), assignments, batch.size(), options_.temperature);
+}
+
+StepTensors SwAV::assign(std::span<const Batch> batches, int64_t iteration) {
+  if (batches.empty()) fail("SwAV: assign() was given no batch");
+  const DeviceScope device(batches.front().images.device());
+  const PhaseScope phase(Phase::forward);
+  const NoGradScope no_grad;
+  const FrozenStatisticsScope not_counted;
+  int64_t all = 0;
+  for (const Batch& batch : batches) {
+    check(batch);
+    all += batch.size();
+  }
+  check_queue(all);
+  prototypes_->normalize();
+  const Tensor z = Tensor::empty({options_.assigning * all, options_.dim});
+  int64_t first = 0;
+  for (const Batch& batch : batches) {
+    const int64_t size = batch.size();
+    const Tensor part = (*this)(options_.head_bn ? batch.images : first_images(batch, options_.assigning * size));
+    for (int64_t crop = 0; crop < options_.assigning; ++crop)
+      z.slice(crop * all + first, crop * all + first + size).copy_from(part.slice(crop * size, (crop + 1) * size));
+    first += size;
+  }
+  const Tensor s = scores(z, iteration);
+  return {all, options_.assigning, options_.assigning, z, s, assign_scores(z, s, all, iteration)};
+}
+
+Tensor StepTensors::assignments_of(int64_t first, int64_t last) const {
+  const DeviceScope device(assignments.device());
+  const int64_t size = last - first;
+  Tensor part = Tensor::empty({assigning * size, assignments.dim(1)});
+  for (int64_t crop = 0; crop < assigning; ++crop)
+    part.slice(crop * size, (crop + 1) * size).copy_from(assignments.slice(crop * batch + first, crop * batch + last));
+  return part;
 }
 
 }  // namespace saccade::ssl

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 namespace saccade::ssl {
@@ -31,16 +32,31 @@ struct SwAVOptions {
   bool unit_embeddings = true;               ///< L2-normalise embeddings; without, SwAV collapses: for experiments
 };
 
-/// What one loss computed on its way, for the health monitor: no copies, off the tape.
+/// What an iteration computed on its way, off the tape: assignments to go on with, and all that the health monitor
+/// looks at. Rows are crop-major: image b of crop c is row c * batch + b. All f32.
 struct StepTensors {
-  int64_t batch = 0, crops = 0, assigning = 0;
-  Tensor embeddings;   ///< (crops * batch, dim), crop-major
-  Tensor scores;       ///< (crops * batch, K), f32
-  Tensor assignments;  ///< (assigning * batch, K)
+  int64_t batch = 0;      ///< images
+  int64_t crops = 0;      ///< of each image in embeddings and scores, the assigning ones first
+  int64_t assigning = 0;  ///< crops of each image in assignments
+  Tensor embeddings;      ///< (crops * batch, dim)
+  Tensor scores;          ///< (crops * batch, K)
+  Tensor assignments;     ///< (assigning * batch, K)
+
+  /// The assignments of images [first, last) alone: (assigning * (last - first), K), crop-major, copied.
+  Tensor assignments_of(int64_t first, int64_t last) const;
 };
 
 /// SwAV around a trunk: the trunk's pooled features, a projection head, prototypes, and queues (buffers "queue0",
-/// "queue1"). As a module it maps images to unit-length embeddings.
+/// "queue1"). As a module it maps images to unit-length embeddings, f32 whatever the precision of the network.
+///
+/// An iteration is loss(). One whose batch is too large for the memory's activations is made of several batches:
+///
+///     const StepTensors whole = model.assign(batches, iteration);
+///     for each batch, its images being [first, last) of all:
+///       scale(model.loss(batch, whole.assignments_of(first, last), iteration), 1.f / batches).backward();
+///
+/// Gradients then add up to those of one batch of all these images: assignments are of all of them together, and the
+/// loss is a mean over images. Where batch norm is in the way they do not: its statistics are those of each batch.
 class SwAV : public nn::Module {
  public:
   /// @param trunk  images -> pooled features; kept as child "trunk"
@@ -53,11 +69,16 @@ class SwAV : public nn::Module {
   /// @param keep  if given, gets what was computed
   Tensor loss(const Batch& batch, int64_t iteration, StepTensors* keep = nullptr);
 
-  /// To be called between backward and the optimiser: takes the prototypes' gradient away while they are frozen, so
-  /// that the optimiser passes over them (no momentum, no decay).
-  void freeze_prototypes(int64_t iteration);
+  /// The assignments of an iteration that is made of several batches, as those of one batch of all their images in
+  /// order: each batch is embedded without recording and without counting for the running statistics, the scores of all
+  /// are assigned together, with the queue, and all embeddings enter the queue. Prototypes are normalised first.
+  /// Only what is assigned is embedded, unless the head's batch norm must see all crops.
+  StepTensors assign(std::span<const Batch> batches, int64_t iteration);
+  /// The loss of one of these batches, given the assignments of its images (assigning * batch, K), crop-major.
+  Tensor loss(const Batch& batch, const Tensor& assignments, int64_t iteration);
 
-  /// True from the iteration on at which prototypes learn.
+  /// True from the iteration on at which prototypes learn. Before it loss() gives them no gradient, so that an
+  /// optimiser passes over them (no momentum, no decay).
   bool prototypes_released(int64_t iteration) const { return iteration >= options_.freeze_prototypes_iterations; }
   bool queue_in_use(int64_t iteration) const;
 
@@ -70,7 +91,11 @@ class SwAV : public nn::Module {
   Tensor forward(const Tensor& images) override;
 
  private:
-  Tensor assign(const Tensor& embeddings, const Tensor& scores, int64_t batch, int64_t iteration);
+  /// Throws unless every image has the same number of crops, and enough of them.
+  void check(const Batch& batch) const;
+  void check_queue(int64_t batch) const;
+  Tensor scores(const Tensor& embeddings, int64_t iteration);
+  Tensor assign_scores(const Tensor& embeddings, const Tensor& scores, int64_t batch, int64_t iteration);
   void push(size_t queue, const Tensor& embeddings);
 
   SwAVOptions options_;

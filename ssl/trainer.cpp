@@ -1,5 +1,4 @@
 #include <fmt/format.h>
-#include <saccade/core/autograd.h>
 #include <saccade/core/io/checkpoint.h>
 #include <saccade/core/io/safetensors.h>
 #include <saccade/core/layer.h>
@@ -7,6 +6,7 @@
 #include <saccade/ssl/stop_signal.h>
 #include <saccade/ssl/trainer.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <map>
@@ -15,6 +15,9 @@
 namespace saccade::ssl {
 
 namespace {
+
+/// A loss scaled by less is scaled for no reason of size: some gradient is infinite whatever the scale.
+constexpr float kLeastLossScale = 1.f / 1024;
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -25,6 +28,16 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 Trainer::Trainer(SwAV& model, const optim::Recipe& recipe, TrainerOptions options)
     : model_(model), options_(std::move(options)), optimizer_(recipe.build(model.named_parameters())) {
   if (options_.epochs < 1 && options_.iterations < 1) fail("Trainer: neither epochs nor iterations to train for");
+  check(step_options());
+  if (options_.precision == DType::f16) loss_scale_.emplace();
+  optimizer_->reserve();  // in the arena right behind the parameters, where nothing comes and goes
+}
+
+StepOptions Trainer::step_options() const {
+  return {.precision = options_.precision,
+          .fuse_optimizer = options_.fuse_optimizer,
+          .accumulate = options_.accumulate,
+          .clip_norm = options_.clip_norm};
 }
 
 float Trainer::learning_rate(int64_t iteration, int64_t iterations) const {
@@ -37,9 +50,13 @@ float Trainer::learning_rate(int64_t iteration, int64_t iterations) const {
 }
 
 FitResult Trainer::fit(BatchSource source, const std::filesystem::path& folder) {
-  const int64_t per_epoch = source.batches_per_epoch;
-  if (per_epoch < 1) fail("Trainer: the source has no whole batch");
-  const int64_t iterations = options_.iterations > 0 ? options_.iterations : options_.epochs * per_epoch;
+  const int64_t batches = source.batches_per_epoch, accumulate = options_.accumulate;
+  if (batches < 1) fail("Trainer: the source has no whole batch");
+  const int64_t per_epoch = std::max<int64_t>(batches / accumulate, 1);
+  const int64_t iterations = options_.iterations > 0 ? options_.iterations : options_.epochs * batches / accumulate;
+  if (iterations < 1)
+    fail(fmt::format("Trainer: {} batches are fewer than the {} of one iteration", options_.epochs * batches,
+                     accumulate));
   const int64_t checkpoint_every = options_.checkpoint_every > 0 ? options_.checkpoint_every : per_epoch;
   const StopSignal stop;
 
@@ -49,7 +66,7 @@ FitResult Trainer::fit(BatchSource source, const std::filesystem::path& folder) 
     monitor_ = std::make_unique<HealthMonitor>(model_.options(), health);
   }
   const int64_t first = resume(folder, iterations);
-  source.seek(first);
+  source.seek(first * accumulate);
   model_.train();
   for (int64_t iteration = first; iteration < iterations; ++iteration) {
     if (StopSignal::requested()) {
@@ -68,46 +85,54 @@ FitResult Trainer::fit(BatchSource source, const std::filesystem::path& folder) 
   return {.iterations = iterations, .interrupted = false};
 }
 
-void Trainer::step(BatchSource& source, const std::filesystem::path& folder, int64_t iteration, int64_t iterations) {
-  const auto start = std::chrono::steady_clock::now();
-  const Batch batch = source.next();
-  const double waited = seconds_since(start);
-  optimizer_->zero_grad();
-  const bool watched = monitor_ && monitor_->due(iteration);
-  StepTensors seen;
-  const Tensor loss = model_.loss(batch, iteration, &seen);
-  const float value = loss.item();
-  if (watched || !std::isfinite(value)) {
+void Trainer::look_at(int64_t iteration, float loss, const StepTensors& seen, const std::filesystem::path& folder) {
+  if ((monitor_ && monitor_->due(iteration)) || !std::isfinite(loss)) {
     std::vector<HealthMessage> messages;
-    if (monitor_) messages = monitor_->observe(iteration, value, seen, model_.queue_in_use(iteration));
+    if (monitor_) messages = monitor_->observe(iteration, loss, seen, model_.queue_in_use(iteration));
     for (const Observer& o : observers_) {
       if (o.on_health && monitor_) o.on_health(monitor_->last());
       if (o.on_message)
         for (const HealthMessage& m : messages) o.on_message(m);
     }
   }
-  if (!std::isfinite(value)) {
-    std::string where;
-    if (!folder.empty()) {
-      const auto path = folder / "not-finite.safetensors";
-      io::save_safetensors(
-          path, std::vector<NamedTensor>{
-                    {"embeddings", seen.embeddings}, {"scores", seen.scores}, {"assignments", seen.assignments}});
-      where = fmt::format(" Embeddings, scores and assignments of that batch are in {}.", path.string());
-    }
-    fail(fmt::format("the loss is {} at iteration {}: training has diverged.{}", value, iteration, where));
+  if (std::isfinite(loss)) return;
+  std::string where;
+  if (!folder.empty()) {
+    const auto path = folder / "not-finite.safetensors";
+    io::save_safetensors(
+        path, std::vector<NamedTensor>{
+                  {"embeddings", seen.embeddings}, {"scores", seen.scores}, {"assignments", seen.assignments}});
+    where = fmt::format(" Embeddings, scores and assignments of that batch are in {}.", path.string());
   }
-  seen = {};
-  loss.backward();
-  model_.freeze_prototypes(iteration);
+  fail(fmt::format("the loss is {} at iteration {}: training has diverged{}.{}", loss, iteration,
+                   options_.precision == DType::f16 ? ", or a layer's result is too large for f16" : "", where));
+}
+
+void Trainer::step(BatchSource& source, const std::filesystem::path& folder, int64_t iteration, int64_t iterations) {
+  const auto start = std::chrono::steady_clock::now();
+  std::vector<Batch> batches;
+  int64_t images = 0;
+  for (int64_t i = 0; i < options_.accumulate; ++i) images += batches.emplace_back(source.next()).size();
+  const double waited = seconds_since(start);
   const float lr = learning_rate(iteration, iterations);
-  optimizer_->step(lr);
+  const StepResult result =
+      train_step(model_, *optimizer_, batches, iteration, lr, step_options(), loss_scale_ ? &*loss_scale_ : nullptr,
+                 [&](float loss, const StepTensors& seen) { look_at(iteration, loss, seen, folder); });
+  if (result.skipped) {
+    notice(fmt::format("A gradient overflowed at iteration {}: nothing was updated, and the loss scale is now {:g}.",
+                       iteration, loss_scale_->value()));
+    if (loss_scale_->value() < kLeastLossScale)
+      fail(
+          fmt::format("gradients overflow even with losses scaled by {:g} (iteration {}): f16 cannot hold them. Take a "
+                      "smaller learning rate, or bf16, whose range is that of f32.",
+                      2 * loss_scale_->value(), iteration));
+  }
 
   const StepReport report{.iteration = iteration,
                           .iterations = iterations,
-                          .epoch = batch.epoch,
-                          .images = batch.size(),
-                          .loss = value,
+                          .epoch = batches.front().epoch,
+                          .images = images,
+                          .loss = result.loss,
                           .lr = lr,
                           .seconds = seconds_since(start),
                           .waiting_seconds = waited};
@@ -136,7 +161,8 @@ void Trainer::save(const std::filesystem::path& folder, int64_t iteration, int64
   };
   take("model.", model_.named_tensors());
   take("optimizer.", optimizer_->state());
-  nlohmann::json state = {{"iteration", iteration}, {"iterations", iterations}};
+  nlohmann::json state = {{"iteration", iteration}, {"iterations", iterations}, {"accumulate", options_.accumulate}};
+  if (loss_scale_) state["loss_scale"] = {loss_scale_->value(), loss_scale_->good_steps()};
   if (monitor_) {
     take("monitor.", monitor_->state_tensors());
     state["monitor"] = monitor_->state();
@@ -160,6 +186,12 @@ int64_t Trainer::resume(const std::filesystem::path& folder, int64_t iterations)
                     "same length, or another folder.",
                     where, state.at("iterations").get<int64_t>(), iterations));
 
+  if (const auto before = state.value("accumulate", int64_t{1}); before != options_.accumulate)
+    fail(
+        fmt::format("{} is of a run of {} batches an iteration, and this one has {}. Give the same number, or another "
+                    "folder.",
+                    where, before, options_.accumulate));
+
   // Everything is checked before anything is changed.
   std::map<std::string, std::vector<NamedTensor>> parts;
   for (const NamedTensor& t : checkpoint->tensors) {
@@ -177,6 +209,8 @@ int64_t Trainer::resume(const std::filesystem::path& folder, int64_t iterations)
   for (const NamedTensor& t : own) t.tensor.copy_from(given[t.name]);
   if (monitor_ && state.contains("monitor"))
     monitor_->load_state(state.at("monitor").get<std::string>(), parts["monitor"]);
+  if (loss_scale_ && state.contains("loss_scale"))
+    loss_scale_->restore(state.at("loss_scale").at(0).get<float>(), state.at("loss_scale").at(1).get<int64_t>());
   const auto iteration = state.at("iteration").get<int64_t>();
   notice(fmt::format("Going on from {} of {} iterations, from {}.", iteration, iterations, where));
   return iteration;

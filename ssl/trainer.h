@@ -4,11 +4,13 @@
 #include <saccade/nn/optim/optimizer.h>
 #include <saccade/ssl/health.h>
 #include <saccade/ssl/swav.h>
+#include <saccade/ssl/train_step.h>
 
 #include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -36,13 +38,21 @@ struct BatchSource {
 };
 
 struct TrainerOptions {
-  int64_t epochs = 0;      ///< length of the run, or
+  int64_t epochs = 0;      ///< length of the run in passes over the source, or
   int64_t iterations = 0;  ///< its length in iterations, which wins
 
   float lr = 0.6f;               ///< at the top of the schedule
   float final_lr_ratio = 1e-3f;  ///< the end of the cosine, as a share of lr
   float warmup_start_ratio = 0.f;
   int64_t warmup_iterations = 0;
+
+  /// @name Memory and speed; see StepOptions
+  /// @{
+  DType precision = DType::f32;
+  bool fuse_optimizer = false;
+  int64_t accumulate = 1;  ///< iteration i takes the source's batches from i * accumulate on
+  float clip_norm = 0.f;
+  /// @}
 
   int64_t checkpoint_every = 0;  ///< iterations; 0: each epoch. The end and an interruption write one in any case
   int64_t keep_checkpoints = 2;
@@ -56,9 +66,10 @@ struct TrainerOptions {
 
 /// One iteration, as reports see it.
 struct StepReport {
-  int64_t iteration = 0, iterations = 0, epoch = 0, images = 0;
+  int64_t iteration = 0, iterations = 0, epoch = 0;
+  int64_t images = 0;  ///< of all batches of the iteration
   float loss = 0, lr = 0;
-  double seconds = 0, waiting_seconds = 0;  ///< of the whole iteration; for the batch
+  double seconds = 0, waiting_seconds = 0;  ///< of the whole iteration; for its images
 };
 
 /// What reports hang on to: any of these may be empty.
@@ -77,6 +88,9 @@ struct FitResult {
 
 /// The training loop. A run is resumed when its folder holds a checkpoint, and gives the bits that it would have given
 /// without the interruption.
+///
+/// In f16 losses are scaled (see optim::LossScale): an iteration in which a gradient overflows is counted, told of as a
+/// notice, and updates nothing.
 class Trainer {
  public:
   Trainer(SwAV& model, const optim::Recipe& recipe, TrainerOptions options);
@@ -87,13 +101,18 @@ class Trainer {
   /// Trains to the end, or until a signal asks to stop; then a checkpoint is written first.
   /// @param folder  of the run; checkpoints go to folder/checkpoints. Empty: nothing is written
   /// Throws Error when the loss is no longer finite, leaving folder/not-finite.safetensors to look at; before that
-  /// step's update, so that the model is still finite.
+  /// step's update, so that the model is still finite. (When the optimiser is fused or several batches make one
+  /// iteration: before the update as well, for the losses are looked at before the backward that leads to it.) Throws
+  /// also when a loss scale falls so low that f16 cannot hold the gradients.
   FitResult fit(BatchSource source, const std::filesystem::path& folder = {});
 
   /// The learning rate of an iteration of a run of that length.
   float learning_rate(int64_t iteration, int64_t iterations) const;
 
  private:
+  StepOptions step_options() const;
+  /// Tells the observers what the monitor sees; throws when the loss is not finite.
+  void look_at(int64_t iteration, float loss, const StepTensors& seen, const std::filesystem::path& folder);
   void step(BatchSource& source, const std::filesystem::path& folder, int64_t iteration, int64_t iterations);
   void evaluate(int64_t iteration);
   void save(const std::filesystem::path& folder, int64_t iteration, int64_t iterations) const;
@@ -103,6 +122,7 @@ class Trainer {
   SwAV& model_;
   TrainerOptions options_;
   std::unique_ptr<optim::Optimizer> optimizer_;
+  std::optional<optim::LossScale> loss_scale_;
   std::unique_ptr<HealthMonitor> monitor_;
   std::vector<Observer> observers_;
 };

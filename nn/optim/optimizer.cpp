@@ -1,9 +1,12 @@
 #include <fmt/format.h>
 #include <saccade/core/allocator.h>
+#include <saccade/core/autograd.h>
 #include <saccade/core/layer.h>
+#include <saccade/core/ops.h>
 #include <saccade/kernels/backend.h>
 #include <saccade/nn/optim/optimizer.h>
 
+#include <cmath>
 #include <map>
 #include <set>
 
@@ -107,6 +110,36 @@ void Optimizer::backward_and_step(const Tensor& loss, float lr) {
 
 void Optimizer::zero_grad() {
   for (const Entry& entry : entries_) entry.parameter.tensor.set_grad({});
+}
+
+bool Optimizer::scale_gradients(float factor) {
+  std::map<Device, std::vector<kernels::GradientSlot>> gradients;  // of one device, as a rule
+  for (const Entry& entry : entries_)
+    if (const Tensor gradient = entry.parameter.tensor.grad(); gradient.defined()) {
+      gradient.bump_version();
+      gradients[gradient.device()].push_back({f32(gradient, "the gradient", entry.parameter.name), gradient.numel()});
+    }
+  bool finite = true;
+  for (const auto& [device, slots] : gradients) {
+    const DeviceScope scope(device);
+    const Tensor nonfinite = Tensor::zeros({1});
+    kernels::backend(device).unscale(factor, slots, static_cast<float*>(nonfinite.raw()));
+    finite = finite && (device == Device::meta || nonfinite.to(Device::cpu).item() == 0.f);
+  }
+  return finite;
+}
+
+float Optimizer::clip_gradients(float norm) {
+  const NoGradScope no_grad;
+  double squares = 0;
+  for (const Entry& entry : entries_)
+    if (const Tensor gradient = entry.parameter.tensor.grad(); gradient.defined()) {
+      const Tensor square = inner_product(gradient, gradient);
+      if (square.device() != Device::meta) squares += double{square.to(Device::cpu).item()};
+    }
+  const double all = std::sqrt(squares);
+  if (all > double{norm} && std::isfinite(all)) scale_gradients(static_cast<float>(double{norm} / all));
+  return static_cast<float>(all);
 }
 
 std::vector<NamedTensor> Optimizer::state() const {

@@ -40,6 +40,12 @@ class Optimizer {
   void backward_and_step(const Tensor& loss, float lr);
   /// Drops all gradients.
   void zero_grad();
+  /// Multiplies all gradients by a factor, in place. False when one of them is infinite or no number (not looked at on
+  /// the meta device).
+  bool scale_gradients(float factor);
+  /// Scales all gradients down, in place, so that the norm of all of them together is at most `norm`; returns what it
+  /// was (0 on the meta device). A norm that is not finite is left alone.
+  float clip_gradients(float norm);
   /// Makes the states of all parameters now, as zeros, so that they lie in the arena behind the parameters and before
   /// all that comes and goes. Nothing else changes.
   void reserve();

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <saccade/core/batch.h>
+#include <saccade/nn/optim/loss_scale.h>
+#include <saccade/nn/optim/optimizer.h>
+#include <saccade/ssl/swav.h>
+
+#include <cstdint>
+#include <functional>
+#include <span>
+
+namespace saccade::ssl {
+
+/// How a training step is computed.
+struct StepOptions {
+  DType precision = DType::f32;  ///< f32, bf16 or f16 (see AutocastScope); f16 needs a loss scale
+  bool fuse_optimizer = false;   ///< updates within backward (see Optimizer::backward_and_step)
+  int64_t accumulate = 1;        ///< batches a step, assigned together (see SwAV::assign)
+  float clip_norm = 0.f;         ///< gradients are scaled down to that norm of all together; 0: not
+};
+
+/// Throws Error with a sentence when options exclude each other: an update within backward cannot know the sum, the
+/// common norm or the overflow of gradients that do not exist yet.
+void check(const StepOptions& options);
+
+/// The result of a step.
+struct StepResult {
+  float loss = 0;        ///< mean over all images; 0 on the meta device
+  bool skipped = false;  ///< a gradient overflowed (f16): nothing was updated
+};
+
+/// Called with the loss and what was computed on the way, once a step, before its last backward; at once when the loss
+/// of a batch is not finite. It may throw: what was not updated by then is not.
+using StepWatch = std::function<void(float loss, const StepTensors& seen)>;
+
+/// One training step of SwAV on `options.accumulate` batches: loss, backward and update. Gradients are undefined before
+/// and after it. Runs on the meta device as well, with the same allocations.
+/// @param loss_scale  needed for f16, else null
+StepResult train_step(SwAV& model, optim::Optimizer& optimizer, std::span<const Batch> batches, int64_t iteration,
+                      float lr, const StepOptions& options, optim::LossScale* loss_scale = nullptr,
+                      const StepWatch& watch = {});
+
+}  // namespace saccade::ssl
