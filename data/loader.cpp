@@ -39,6 +39,7 @@ struct Loader::Impl {
   int64_t scheduled = 0;  ///< of the batch that schedule() begins
   int64_t order_epoch = -1;
   std::vector<uint32_t> order;  ///< of the samples, in epoch order_epoch
+  std::vector<Tensor> buffers;  ///< of whole batches; those in use are also held by their batch
 
   mutable std::mutex failures_mutex;
   std::map<int64_t, std::string> failures;
@@ -85,6 +86,21 @@ struct Loader::Impl {
     for (std::thread& worker : workers) worker.join();
   }
 
+  /// Memory for a batch: a buffer that nobody holds any longer, or a new one.
+  Tensor buffer() {
+    for (const Tensor& kept : buffers)
+      if (kept.owns_memory_alone()) return kept;
+    const DeviceScope device(Device::cpu);
+    const TagScope tag(Tag::batch);
+    const PhaseScope phase(Phase::data);
+    const int64_t count = std::min<int64_t>(options.batch, source.size());
+    const Segments whole = std::visit([&](const auto& settings) { return settings.segments(count); }, view);
+    Tensor fresh = Tensor::empty({total_rows(whole), source.channels});
+    // One more than are needed if each batch is dropped before the next is asked for: for `batch = loader.next()`.
+    if (buffers.size() <= static_cast<size_t>(batches_in_memory(options))) buffers.push_back(fresh);
+    return fresh;
+  }
+
   /// Begins the next batch: memory, indices, places. On the caller's thread, so that allocations keep their order.
   std::unique_ptr<Slot> schedule() {
     const int64_t epoch = scheduled / per_epoch, first = scheduled % per_epoch * options.batch;
@@ -107,10 +123,7 @@ struct Loader::Impl {
     batch.indices.assign(order.begin() + first, order.begin() + first + count);
     batch.labels.assign(static_cast<size_t>(count), -1);
     const Segments segments = std::visit([&](const auto& settings) { return settings.segments(count); }, view);
-    const DeviceScope device(Device::cpu);
-    const TagScope tag(Tag::batch);
-    const PhaseScope phase(Phase::data);
-    batch.images = Tensor::images(segments, source.channels);
+    batch.images = buffer().slice(0, total_rows(segments)).with_segments(segments);
     slot->pixels = static_cast<float*>(batch.images.raw());
     ++scheduled;
     return slot;
@@ -254,6 +267,8 @@ Batch Loader::next() {
   ++impl_->position;
   return std::move(slot->batch);
 }
+
+int64_t batches_in_memory(const LoaderOptions& options) { return options.workers > 0 ? options.prefetch : 1; }
 
 int64_t Loader::batches_per_epoch() const { return impl_->per_epoch; }
 int64_t Loader::position() const { return impl_->position; }

@@ -26,6 +26,9 @@ struct LoaderOptions {
   bool shuffle = true;    ///< a new order each epoch, a function of seed and epoch
 };
 
+/// How many whole batches a loader has memory for when each is dropped before the next is asked for.
+int64_t batches_in_memory(const LoaderOptions& options);
+
 /// A sample that could not be read.
 struct Failure {
   int64_t index;
@@ -37,6 +40,11 @@ struct Failure {
 /// What is in a batch depends on the source, the view, seed, batch, drop_last, shuffle and its iteration: not on the
 /// number of workers or threads, nor on where the run was started or resumed. The random numbers of a sample are
 /// Philox(seed, mix(epoch, index)).
+///
+/// The memory of its batches is allocated when the first is asked for, by the thread that asks, and used again and
+/// again: whatever the workers do, the loader's place in the arena stays as it is. A batch's memory is free for another
+/// once the last handle on its images is dropped, which is to happen on the thread that calls next(); a program that
+/// keeps batches gets new memory for more.
 ///
 /// A sample that cannot be read is replaced by the next one of the source that can, is listed in failures(), and is not
 /// tried again; the batch's `indices` and `labels` are those of the sample that was taken. (A program that writes one

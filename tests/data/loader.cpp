@@ -315,6 +315,34 @@ TEST(Loader, PrefetchIsBounded) {
   EXPECT_LE(reads, 30);
 }
 
+TEST(Loader, BatchesKeepTheirPlacesInTheArena) {
+  for (const int workers : {0, 2}) {
+    const LoaderOptions options{.batch = 6, .workers = workers, .prefetch = 3, .drop_last = false};
+    Loader loader(made_up(20), small_crops(), options);
+    const int64_t before = allocator(Device::cpu).stats()[Tag::batch].live;
+    std::set<void*> places = {loader.next().images.raw()};
+    const int64_t after_first = allocator(Device::cpu).stats()[Tag::batch].live - before;
+    const int64_t allocations = allocator(Device::cpu).stats().allocations;
+    for (int i = 0; i < 9; ++i) places.insert(loader.next().images.raw());  // the last of an epoch is smaller
+    EXPECT_EQ(allocator(Device::cpu).stats().allocations, allocations);
+    EXPECT_EQ(places.size(), static_cast<size_t>(batches_in_memory(options)));
+    const auto bytes = static_cast<int64_t>(total_rows(small_crops().segments(6)) * 3 * 4);
+    EXPECT_EQ(after_first, batches_in_memory(options) * ((bytes + 63) / 64 * 64));
+  }
+}
+
+TEST(Loader, ABatchThatIsKeptIsNotWrittenOver) {
+  for (const int workers : {0, 2}) {
+    Loader loader(made_up(40), small_crops(), {.batch = 4, .workers = workers});
+    std::vector<Tensor> kept, copies;
+    for (int i = 0; i < 9; ++i) {
+      kept.push_back(loader.next().images.slice(0, 5));
+      copies.push_back(kept.back().clone());
+    }
+    for (size_t i = 0; i < kept.size(); ++i) EXPECT_EQ(std::memcmp(kept[i].raw(), copies[i].raw(), kept[i].bytes()), 0);
+  }
+}
+
 TEST(Loader, RefusesWhatCannotWork) {
   EXPECT_THROW(Loader(made_up(10), small_crops(), {.batch = 11}), Error);
   EXPECT_NO_THROW(Loader(made_up(10), small_crops(), {.batch = 11, .drop_last = false}));
