@@ -25,7 +25,7 @@ Desc plain_weights(const Conv2d& c, dnnl::memory::data_type type, Tag tag_dense,
 }
 
 SegmentConv make_segment(const Conv2d& c, const Segment& in, ConvPass pass) {
-  const auto type = type_of(c.dtype, "conv2d");
+  const auto type = type_of(c.dtype);
   const Segment out = c.output(in);
   const Desc src({in.n, c.in_channels, in.h, in.w}, type, Tag::nhwc);
   const Desc dst({out.n, c.out_channels, out.h, out.w}, type, Tag::nhwc);
@@ -74,7 +74,7 @@ struct Repack {
 /// Forward and data gradient by oneDNN: pack the weights once a format, then segment by segment.
 ConvPlan plan_images(const Conv2d& conv, const Segments& in, ConvPass pass) {
   const bool forward = pass == ConvPass::forward;
-  const Desc plain = plain_weights(conv, type_of(conv.dtype, "conv2d"), Tag::ohwi, Tag::gohwi);
+  const Desc plain = plain_weights(conv, type_of(conv.dtype), Tag::ohwi, Tag::gohwi);
   struct Packing {
     Repack repack;
     size_t offset;

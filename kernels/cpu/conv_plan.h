@@ -39,7 +39,13 @@ std::vector<SegmentOffsets> segment_offsets(const Conv2d&, const Segments& in);
 /// The plan that the backend uses, cached.
 const ConvPlan& conv_plan(const Conv2d&, std::span<const Segment> in, ConvPass);
 
-/// By oneDNN: any convolution.
+/// A plan made the way that measurements say is the fastest.
+ConvPlan choose_plan(const Conv2d&, const Segments& in, ConvPass);
+
+/// On copies in f32, a few images at a time: for types that the instruction set does not compute in.
+ConvPlan plan_widened(const Conv2d&, const Segments& in, ConvPass);
+
+/// By oneDNN: any convolution in f32, and in bf16 where onednn::computes_in() says so.
 ConvPlan plan_onednn(const Conv2d&, const Segments& in, ConvPass);
 
 /// 1x1 as one matrix product over the pixel rows of all segments; with a stride, over copies of those it lands on.
@@ -51,7 +57,7 @@ bool is_pointwise(const Conv2d&);
 ConvPlan plan_unfold(const Conv2d&, const Segments& in, ConvPass);
 bool unfold_is_possible(const Conv2d&, ConvPass);
 
-/// By our own kernels: 3x3, padding 1, stride 1 or 2, f32, any number of channels a group (few is what they are for).
+/// By our own kernels: 3x3, padding 1, stride 1 or 2, any number of channels a group (few is what they are for).
 /// pair: groups of 8 in pairs, on AVX-512.
 ConvPlan plan_grouped(const Conv2d&, const Segments& in, ConvPass, bool pair);
 bool grouped_is_possible(const Conv2d&);

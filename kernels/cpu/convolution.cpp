@@ -1,6 +1,7 @@
 #include <omp.h>
 #include <saccade/kernels/cpu/conv_plan.h>
 #include <saccade/kernels/cpu/cpu_backend.h>
+#include <saccade/kernels/cpu/isa.h>
 
 #include <algorithm>
 
@@ -28,6 +29,8 @@ struct ConvKeyHash {
   }
 };
 
+}  // namespace
+
 /// Chosen by measurement (bench/conv; one thread of a Zen 4, f32):
 /// - grouped 3x3: our own kernels are 1.0 to 3 times as fast as oneDNN (the table in grouped_conv.h), but not in weight
 ///   gradients of wide groups;
@@ -35,27 +38,27 @@ struct ConvKeyHash {
 ///   and data gradient, unfolding 1.8 times in the weight gradient; elsewhere oneDNN is at 85 to 115 % of the peak;
 /// - 1x1: one product over all segments 1.0 to 1.3 times, with stride 2 (of gathered rows) 1.1 to 1.7 times; but
 ///   oneDNN's convolution for few channels: 1.1 to 1.4 times, weight gradients below 128 x 128 1.1 to 1.8 times.
-ConvPlan make_plan(const ConvKey& key) {
-  const Conv2d& c = key.conv;
+ConvPlan choose_plan(const Conv2d& c, const Segments& in, ConvPass pass) {
+  const bool widened = !onednn::computes_in(c.dtype);
   if (is_pointwise(c)) {
-    const bool few = key.pass == ConvPass::forward         ? c.out_channels < 32 && c.stride == 1
-                     : key.pass == ConvPass::backward_data ? c.in_channels < 48
-                     : c.stride == 1                       ? c.weight_elements() <= 128 * 128
-                                                           : c.in_channels < 48;
-    return few ? plan_onednn(c, key.in, key.pass) : plan_pointwise(c, key.in, key.pass);
+    if (widened) return plan_widened(c, in, pass);
+    const bool few = pass == ConvPass::forward         ? c.out_channels < 32 && c.stride == 1
+                     : pass == ConvPass::backward_data ? c.in_channels < 48
+                     : c.stride == 1                   ? c.weight_elements() <= 128 * 128
+                                                       : c.in_channels < 48;
+    return few ? plan_onednn(c, in, pass) : plan_pointwise(c, in, pass);
   }
   int64_t rows = 0;
-  for (const Segment& s : key.in) rows += c.output(s).rows();
+  for (const Segment& s : in) rows += c.output(s).rows();
   const bool heavy = c.groups == 1 && c.kernel == 3 && rows <= 2 * c.in_channels;
-  if (heavy && unfold_is_possible(c, key.pass) && key.pass == ConvPass::backward_weight)
-    return plan_unfold(c, key.in, key.pass);
-  const int64_t widest = key.pass == ConvPass::backward_weight ? 32 : 64;
+  const int64_t widest = pass == ConvPass::backward_weight ? 32 : 64;
   const bool grouped = c.groups > 1 && std::max(c.in_channels, c.out_channels) / c.groups <= widest;
-  if ((heavy || grouped) && grouped_is_possible(c)) return plan_grouped(c, key.in, key.pass, pairing_pays(c));
-  return plan_onednn(c, key.in, key.pass);
+  if (grouped && grouped_is_possible(c)) return plan_grouped(c, in, pass, pairing_pays(c));
+  if (widened) return plan_widened(c, in, pass);
+  if (heavy && pass == ConvPass::backward_weight && unfold_is_possible(c, pass)) return plan_unfold(c, in, pass);
+  if (heavy && grouped_is_possible(c)) return plan_grouped(c, in, pass, pairing_pays(c));
+  return plan_onednn(c, in, pass);
 }
-
-}  // namespace
 
 std::vector<SegmentOffsets> segment_offsets(const Conv2d& c, const Segments& in) {
   std::vector<SegmentOffsets> offsets;
@@ -69,9 +72,10 @@ std::vector<SegmentOffsets> segment_offsets(const Conv2d& c, const Segments& in)
 }
 
 const ConvPlan& conv_plan(const Conv2d& conv, std::span<const Segment> in, ConvPass pass) {
+  require_floating(conv.dtype, "conv2d");
   static onednn::PlanCache<ConvKey, ConvPlan, ConvKeyHash> plans;
   const ConvKey key{conv, Segments(in.begin(), in.end()), pass, omp_get_max_threads()};
-  return plans.get(key, [&] { return make_plan(key); });
+  return plans.get(key, [&] { return choose_plan(conv, key.in, pass); });
 }
 
 }  // namespace cpu

@@ -67,6 +67,11 @@ void cast_any(DType from, DType to, int64_t n, const void* x, void* y) {
 }
 
 }  // namespace
+
+void cast_floating(DType from, DType to, int64_t n, const void* x, void* y) { elementwise().cast(from, to, n, x, y); }
+
+void add_floats(int64_t n, const void* a, const void* b, void* y) { elementwise().add(DType::f32, n, a, b, y); }
+
 }  // namespace cpu
 
 using namespace cpu;

@@ -19,7 +19,7 @@ const GroupedConvWeightKernels& weight_kernels() {
 /// Forward and data gradient: the weights packed once, then segment by segment.
 ConvPlan plan_images(const Conv2d& conv, const Segments& in, bool gradient, bool pair) {
   const int64_t gi = conv.in_channels / conv.groups, go = conv.out_channels / conv.groups;
-  const GroupedConv c{conv.groups, gradient ? go : gi, gradient ? gi : go, conv.stride, gradient, pair};
+  const GroupedConv c{conv.groups, gradient ? go : gi, gradient ? gi : go, conv.stride, gradient, pair, conv.dtype};
   const std::vector<SegmentOffsets> offsets = segment_offsets(conv, in);
   std::vector<GroupedImages> images;
   size_t scratch = 0;
@@ -30,15 +30,18 @@ ConvPlan plan_images(const Conv2d& conv, const Segments& in, bool gradient, bool
   }
   WorkspaceLayout layout;
   layout.add(kernels().packed_weights_bytes(c));
+  const bool widened = conv.dtype != DType::f32;
+  const int64_t weights = conv.weight_elements();
+  const size_t weights_at = layout.add(widened ? static_cast<size_t>(weights) * sizeof(float) : 0);
   const size_t scratch_at = layout.add(scratch * static_cast<size_t>(omp_get_max_threads()));
   auto run = [=](const void* source, const void* w, void* result, void* ws) {
     float* packed = static_cast<float*>(ws);
-    kernels().pack_weights(c, static_cast<const float*>(w), packed);
+    if (widened) cast_floating(c.dtype, DType::f32, weights, w, plus(ws, weights_at));
+    kernels().pack_weights(c, static_cast<const float*>(widened ? plus(ws, weights_at) : w), packed);
     for (size_t i = 0; i < images.size(); ++i) {
       const void* from = plus(source, gradient ? offsets[i].out : offsets[i].in);
       void* to = plus(result, gradient ? offsets[i].in : offsets[i].out);
-      kernels().images(c, images[i], static_cast<const float*>(from), packed, static_cast<float*>(to),
-                       reinterpret_cast<float*>(plus(ws, scratch_at)));
+      kernels().images(c, images[i], from, packed, to, reinterpret_cast<float*>(plus(ws, scratch_at)));
     }
   };
   return {layout.bytes, run};
@@ -46,8 +49,9 @@ ConvPlan plan_images(const Conv2d& conv, const Segments& in, bool gradient, bool
 
 /// Weight gradient: partial sums of every segment's chunks, then their sum.
 ConvPlan plan_weights(const Conv2d& conv, const Segments& in, bool pair) {
-  const GroupedConv c{conv.groups, conv.in_channels / conv.groups, conv.out_channels / conv.groups, conv.stride, false,
-                      pair};
+  const GroupedConv c{
+      conv.groups, conv.in_channels / conv.groups, conv.out_channels / conv.groups, conv.stride, false, pair,
+      conv.dtype};
   const GroupedConvWeightKernels& k = weight_kernels();
   struct Step {
     GroupedImages images;
@@ -70,9 +74,8 @@ ConvPlan plan_weights(const Conv2d& conv, const Segments& in, bool pair) {
   const size_t scratch_at = layout.add(scratch * static_cast<size_t>(omp_get_max_threads()));
   auto run = [=, &k](const void* x, const void* dy, void* dw, void* ws) {
     for (const Step& s : steps)
-      k.partials(c, s.images, reinterpret_cast<const float*>(plus(x, s.rows.in)),
-                 reinterpret_cast<const float*>(plus(dy, s.rows.out)), reinterpret_cast<float*>(plus(ws, s.partial_at)),
-                 reinterpret_cast<float*>(plus(ws, scratch_at)));
+      k.partials(c, s.images, plus(x, s.rows.in), plus(dy, s.rows.out),
+                 reinterpret_cast<float*>(plus(ws, s.partial_at)), reinterpret_cast<float*>(plus(ws, scratch_at)));
     k.sum(c, chunks, static_cast<float*>(ws), static_cast<float*>(dw));
   };
   return {layout.bytes, run};
@@ -81,7 +84,7 @@ ConvPlan plan_weights(const Conv2d& conv, const Segments& in, bool pair) {
 }  // namespace
 
 bool grouped_is_possible(const Conv2d& c) {
-  return c.kernel == 3 && c.padding == 1 && (c.stride == 1 || c.stride == 2) && c.dtype == DType::f32;
+  return c.kernel == 3 && c.padding == 1 && (c.stride == 1 || c.stride == 2);
 }
 
 bool pairing_pays(const Conv2d& c) { return c.groups % 2 == 0 || c.groups > 4; }

@@ -1,9 +1,9 @@
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
+#include <saccade/kernels/dtype.h>
 
-/// Our own 3x3 convolution (padding 1, stride 1 or 2) in f32 on NHWC, for few channels a group. Private to kernels/cpu.
+/// Our own 3x3 convolution (padding 1, stride 1 or 2) on NHWC, for few channels a group: images in f32, bf16 or f16,
+/// arithmetic in f32. Private to kernels/cpu.
 ///
 /// GFLOP/s, forward / data gradient / weight gradient, of one thread of a Zen 4 (peak 118; padding counts as work, so
 /// that small maps can exceed it), by bench/conv; "24@14" is 24 channels on 512 maps of 14 x 14 and 512 of 8 x 8, and
@@ -29,7 +29,8 @@ namespace saccade::kernels::cpu {
 struct GroupedConv {
   int64_t groups = 0, reduced = 0, produced = 0, stride = 1;
   bool gradient = false;
-  bool pair = false;  ///< two groups of 8 to 8 channels share a register of AVX-512; no difference elsewhere
+  bool pair = false;         ///< two groups of 8 to 8 channels share a register of AVX-512; no difference elsewhere
+  DType dtype = DType::f32;  ///< of the images on both sides
 };
 
 /// Images of one segment on both sides.
@@ -43,7 +44,7 @@ struct GroupedConvKernels {
   /// w as Conv2d stores it -> the order in which images() reads it.
   void (*pack_weights)(const GroupedConv&, const float* w, float* packed);
   size_t (*images_scratch_bytes)(const GroupedConv&, const GroupedImages&);  ///< for each thread
-  void (*images)(const GroupedConv&, const GroupedImages&, const float* source, const float* packed, float* result,
+  void (*images)(const GroupedConv&, const GroupedImages&, const void* source, const float* packed, void* result,
                  float* scratch);
 };
 
@@ -52,7 +53,7 @@ struct GroupedConvWeightKernels {
   int64_t (*chunks)(const GroupedImages&);                            ///< that a segment is cut into
   size_t (*partial_bytes)(const GroupedConv&);                        ///< for each chunk
   size_t (*scratch_bytes)(const GroupedConv&, const GroupedImages&);  ///< for each thread
-  void (*partials)(const GroupedConv&, const GroupedImages&, const float* x, const float* dy, float* partial,
+  void (*partials)(const GroupedConv&, const GroupedImages&, const void* x, const void* dy, float* partial,
                    float* scratch);
   /// Adds the chunks of all segments in their order (into the first) and writes dw as Conv2d stores it.
   void (*sum)(const GroupedConv&, int64_t chunks, float* partial, float* dw);

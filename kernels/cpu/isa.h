@@ -93,8 +93,8 @@ struct AssignmentKernels {
 
 /// A range of one tensor: the unit of the multi-tensor optimisers.
 struct Piece {
-  ParameterSlot slot;     ///< pointers to the range, `elements` its length
-  int64_t tensor, first;  ///< whose it is, and its first element there
+  ParameterSlot slot;                          ///< pointers to the range, `elements` its length
+  int64_t tensor, first;                       ///< whose it is, and its first element there
   double parameter_squares, gradient_squares;  ///< sums of squares, by square_sums
   float trust_ratio;                           ///< LARC's r, or 0: use the gradient as it is
 };
@@ -148,5 +148,10 @@ const Table& for_this_processor(const Table& baseline, const Table& avx2, const 
 
 /// Throws unless the storage type is one the CPU's kernels read and write: f32, f16, bf16.
 void require_floating(DType dtype, const char* where);
+
+/// Between f32, f16 and bf16.
+void cast_floating(DType from, DType to, int64_t n, const void* x, void* y);
+/// y = a + b in f32; y may be a or b.
+void add_floats(int64_t n, const void* a, const void* b, void* y);
 
 }  // namespace saccade::kernels::cpu

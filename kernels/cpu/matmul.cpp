@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 #include <omp.h>
+#include <saccade/kernels/cpu/conv_plan.h>
 #include <saccade/kernels/cpu/cpu_backend.h>
+#include <saccade/kernels/cpu/isa.h>
 #include <saccade/kernels/error.h>
 
 #include <algorithm>
@@ -31,7 +33,7 @@ struct MatMulKeyHash {
 MatMulPlan make_plan(const MatMul& s, bool bias) {
   using Desc = dnnl::memory::desc;
   using Dims = dnnl::memory::dims;
-  const auto in = type_of(s.dtype, "matmul"), out = type_of(s.out_dtype, "matmul");
+  const auto in = type_of(s.dtype), out = type_of(s.out_dtype);
   const Desc a({s.m, s.k}, in, s.transpose_a ? Dims{1, s.m} : Dims{s.k, 1});
   const Desc b({s.k, s.n}, in, s.transpose_b ? Dims{1, s.k} : Dims{s.n, 1});
   const Desc c({s.m, s.n}, out, Dims{s.n, 1}), row({1, s.n}, out, Dims{s.n, 1});
@@ -63,13 +65,44 @@ MatMulPlan make_plan(const MatMul& s, bool bias) {
   return {scratch.get_size(), run};
 }
 
+/// On copies in f32 of what is not, for types that the instruction set does not compute in.
+MatMulPlan make_widened(const MatMul& s, bool bias) {
+  MatMul wide = s;
+  wide.dtype = wide.out_dtype = DType::f32;
+  const MatMulPlan plan = make_plan(wide, bias);
+  const int64_t a_elements = s.m * s.k, b_elements = s.k * s.n, c_elements = s.m * s.n;
+  const bool copy_in = s.dtype != DType::f32, copy_out = s.out_dtype != DType::f32;
+  WorkspaceLayout layout;
+  const auto add = [&](bool copied, int64_t n) {
+    return layout.add(copied ? static_cast<size_t>(n) * sizeof(float) : 0);
+  };
+  const size_t a_at = add(copy_in, a_elements), b_at = add(copy_in, b_elements), c_at = add(copy_out, c_elements),
+               bias_at = add(copy_out && bias, s.n), scratch_at = layout.add(plan.workspace);
+  return {layout.bytes, [=](const void* a, const void* b, const void* row, void* c, void* workspace) {
+            const auto widened = [&](bool copied, DType from, int64_t n, const void* x, size_t at) -> const void* {
+              if (!copied) return x;
+              cast_floating(from, DType::f32, n, x, plus(workspace, at));
+              return plus(workspace, at);
+            };
+            void* result = copy_out ? plus(workspace, c_at) : c;
+            if (s.beta != 0.f) widened(copy_out, s.out_dtype, c_elements, c, c_at);
+            plan.run(widened(copy_in, s.dtype, a_elements, a, a_at), widened(copy_in, s.dtype, b_elements, b, b_at),
+                     widened(copy_out && bias, s.out_dtype, s.n, row, bias_at), result, plus(workspace, scratch_at));
+            if (copy_out) cast_floating(DType::f32, s.out_dtype, c_elements, result, c);
+          }};
+}
+
 }  // namespace
 
 const MatMulPlan& matmul_plan(const MatMul& shape, bool bias) {
   static PlanCache<MatMulKey, MatMulPlan, MatMulKeyHash> plans;
   return plans.get({shape, bias, omp_get_max_threads()}, [&] {
     try {
-      return make_plan(shape, bias);
+      require_floating(shape.dtype, "matmul");
+      require_floating(shape.out_dtype, "matmul");
+      const bool mixed = shape.dtype == DType::f32 && shape.out_dtype != DType::f32;
+      return !mixed && computes_in(shape.dtype) && computes_in(shape.out_dtype) ? make_plan(shape, bias)
+                                                                                : make_widened(shape, bias);
     } catch (const dnnl::error& error) {
       rethrow(error, fmt::format("matmul of ({}, {}) by ({}, {}) in {}", shape.m, shape.k, shape.k, shape.n,
                                  name_of(shape.dtype)));

@@ -18,10 +18,10 @@ dnnl::stream& stream() {
   return stream;
 }
 
-dnnl::memory::data_type type_of(DType dtype, const char* where) {
-  if (dtype == DType::f32) return dnnl::memory::data_type::f32;
-  if (dtype == DType::bf16) return dnnl::memory::data_type::bf16;
-  throw Error(std::string(where) + ": the CPU computes in f32 or bf16, got " + std::string(name_of(dtype)));
+bool computes_in(DType dtype) { return dtype == DType::f32 || (dtype == DType::bf16 && cpu_isa() == Isa::avx512); }
+
+dnnl::memory::data_type type_of(DType dtype) {
+  return dtype == DType::bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
 }
 
 dnnl::primitive_attr user_scratchpad() {

@@ -18,8 +18,11 @@ dnnl::engine& engine();
 /// A stream of the calling thread (work runs synchronously on it).
 dnnl::stream& stream();
 
-/// f32 and bf16; anything else is an Error naming `where`.
-dnnl::memory::data_type type_of(DType dtype, const char* where);
+/// f32 always, bf16 with AVX-512 (emulated where the processor has no AVX512_BF16); anything else needs copies in f32.
+bool computes_in(DType dtype);
+
+/// Of a type it computes in.
+dnnl::memory::data_type type_of(DType dtype);
 
 /// Primitives take their scratch memory from the caller.
 dnnl::primitive_attr user_scratchpad();

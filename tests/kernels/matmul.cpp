@@ -1,12 +1,12 @@
 // The CPU matrix product against plain double-precision loops.
-#include <gtest/gtest.h>
-#include <saccade/kernels/backend.h>
-
 #include <cmath>
 #include <cstring>
 #include <random>
 #include <string>
+#include <tuple>
 #include <vector>
+
+#include "arrays.h"
 
 namespace saccade::kernels {
 namespace {
@@ -85,22 +85,49 @@ TEST(ProductOfNothing, LeavesNothing) {
   backend(Device::cpu).matmul({0, 4, 4}, nullptr, nullptr, nullptr, nullptr, nullptr);
 }
 
-TEST(ProductInBFloat16, AccumulatesInFloat) {
-  const MatMul s{16, 8, 2048, false, true, 1.f, 0.f, DType::bf16, DType::f32};
-  std::vector<BFloat16> a, b;
-  std::vector<float> af, bf, c(128, NAN);
-  for (float v : random_values(s.m * s.k, 1)) af.push_back(a.emplace_back(BFloat16::from(v)).to_float());
-  for (float v : random_values(s.k * s.n, 2)) bf.push_back(b.emplace_back(BFloat16::from(v)).to_float());
+class ReducedProduct : public testing::TestWithParam<std::tuple<Case, std::pair<DType, DType>>> {};
+
+TEST_P(ReducedProduct, MatchesTheSumOfWhatItWasGiven) {
+  const auto& [c, dtypes] = GetParam();
+  MatMul s = c.shape;
+  s.dtype = dtypes.first, s.out_dtype = dtypes.second;
+  const auto doubles = [](const std::vector<float>& v) { return std::vector<double>(v.begin(), v.end()); };
+  const auto rounded = [&](DType dtype, int64_t n, uint32_t seed) {
+    return array(dtype, doubles(random_values(n, seed)));
+  };
+  Array a = rounded(s.dtype, s.m * s.k, 1), b = rounded(s.dtype, s.k * s.n, 2), bias = rounded(s.out_dtype, s.n, 3),
+        product = s.beta != 0.f ? rounded(s.out_dtype, s.m * s.n, 4) : unwritten(s.out_dtype, s.m * s.n);
+  const std::vector<float> row = floats(bias.values);
+  const auto expected =
+      reference(s, floats(a.values), floats(b.values), c.bias ? row.data() : nullptr, floats(product.values));
   Backend& cpu = backend(Device::cpu);
-  std::vector<std::byte> workspace(64);
+  Workspace workspace(cpu.matmul_workspace(s));
+  cpu.matmul(s, a.data(), b.data(), c.bias ? bias.data() : nullptr, product.data(), workspace.data());
+  product.refresh();
+  const double relative = s.out_dtype == DType::f32 ? 0 : rounding(s.out_dtype);
+  expect_near(product, expected, relative, 1e-6 * static_cast<double>(s.k) + 1e-6, "c");
+}
+
+std::string name_of_product(const testing::TestParamInfo<ReducedProduct::ParamType>& info) {
+  const auto& [c, types] = info.param;
+  return std::string(c.name) + "_" + std::string(name_of(types.first)) + "_to_" + std::string(name_of(types.second));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Cpu, ReducedProduct,
+    testing::Combine(testing::ValuesIn(cases),
+                     testing::Values(std::pair(DType::bf16, DType::bf16), std::pair(DType::bf16, DType::f32),
+                                     std::pair(DType::f16, DType::f16), std::pair(DType::f16, DType::f32),
+                                     std::pair(DType::f32, DType::bf16), std::pair(DType::bf16, DType::f16))),
+    name_of_product);
+
+TEST(ProductErrors, AnIntegerTypeIsRefusedInASentence) {
   try {
-    workspace.resize(cpu.matmul_workspace(s) + 64);
-  } catch (const std::exception&) {
-    GTEST_SKIP() << "this instruction set has no bf16 product";
+    backend(Device::cpu).matmul_workspace({4, 4, 4, false, false, 1.f, 0.f, DType::f32, DType::u8});
+    FAIL() << "u8 was accepted";
+  } catch (const std::exception& error) {
+    EXPECT_STREQ(error.what(), "matmul: expected elements of f32, f16 or bf16, got u8");
   }
-  cpu.matmul(s, a.data(), b.data(), nullptr, c.data(), workspace.data());
-  const auto expected = reference(s, af, bf, nullptr, c);
-  for (size_t i = 0; i < c.size(); ++i) EXPECT_NEAR(c[i], expected[i], 1e-2);
 }
 
 }  // namespace

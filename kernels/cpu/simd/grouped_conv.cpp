@@ -34,7 +34,7 @@ struct Tile {
 };
 
 template <int M, int R, int lanes>
-[[gnu::always_inline]] inline void store(const Tile& t, const typename Vector<lanes>::type (&sum)[M][R]) {
+[[gnu::always_inline]] inline void store_sums(const Tile& t, const typename Vector<lanes>::type (&sum)[M][R]) {
   using V = typename Vector<lanes>::type;
   for (int m = 0; m < M; ++m)
     for (int r = 0; r < R; ++r) {
@@ -93,7 +93,7 @@ void compute(const Tile& t) {
       }
     }
   }
-  store<M, R, lanes>(t, sum);
+  store_sums<M, R, lanes>(t, sum);
 }
 
 using Compute = void (*)(const Tile&);
@@ -231,10 +231,27 @@ size_t images_scratch_bytes(const GroupedConv& c, const GroupedImages& s) {
   return static_cast<size_t>(cut(c, s).copy_floats) * sizeof(float);
 }
 
-/// Result rows [from, to) of images [first, end) and one unit, from its copy.
-template <Relation relation, int lanes, bool pair>
+/// The results of a tile (image, column, lanes) to where they belong.
+template <int lanes, class T>
+[[gnu::always_inline]] inline void store_tile(const Tile& t, int64_t images, int channels, int64_t pixel, int64_t image,
+                                              T* to) {
+  for (int64_t m = 0; m < images; ++m)
+    for (int r = 0; r < t.columns; ++r) {
+      const float* from = t.result + m * t.result_image + r * lanes;
+      T* at = to + m * image + r * pixel;
+      if (lanes == width && channels == lanes) {
+        store(at, load(from));
+      } else {
+        store(at, load(from, Part{channels}), Part{channels});
+      }
+    }
+}
+
+/// Result rows [from, to) of images [first, end) and one unit, from its copy. Tiles are computed in f32; results of
+/// another type pass through a tile's worth of cache.
+template <Relation relation, int lanes, bool pair, class T>
 void run_unit(const GroupedConv& c, const GroupedImages& s, const Cut& k, const float* copy, Rows copied,
-              const float* packed, float* result, int64_t first, int64_t end, int64_t from, int64_t to, int64_t unit,
+              const float* packed, T* result, int64_t first, int64_t end, int64_t from, int64_t to, int64_t unit,
               Ahead& ahead) {
   const int64_t channels = c.groups * c.produced;
   const bool padded = k.tiles > 1;
@@ -242,13 +259,17 @@ void run_unit(const GroupedConv& c, const GroupedImages& s, const Cut& k, const 
                 one = choose<relation, lanes, pair>(k.columns, padded, false);
   Tile t{};
   t.image = k.copy.image, t.plane = k.copy.plane, t.channels = c.reduced;
-  t.pixel = channels, t.result_image = s.result_h * s.result_w * channels;
+  const int64_t result_image = s.result_h * s.result_w * channels;
+  constexpr bool direct = sizeof(T) == sizeof(float);
+  alignas(64) float tile_results[max_accumulators * lanes];
+  t.pixel = direct ? channels : lanes, t.result_image = direct ? result_image : k.columns * lanes;
   for (int64_t b = 0; b < result_blocks(c); ++b) {
     const float* weights = packed + (unit * result_blocks(c) + b) * 9 * c.reduced * lanes;
     const int64_t first_channel = unit * unit_produced(c) + b * lanes;
     const int64_t of_unit = unit_produced(c) - b * lanes,
                   left = of_unit < channels - first_channel ? of_unit : channels - first_channel;
-    t.lanes = static_cast<int>(left < lanes ? left : lanes);
+    const int result_channels = static_cast<int>(left < lanes ? left : lanes);
+    t.lanes = direct ? result_channels : lanes;
     for (int64_t y = from; y < to; ++y) {
       t.taps = 0;
       for (int64_t ky = 0; ky < 3; ++ky) {
@@ -266,9 +287,16 @@ void run_unit(const GroupedConv& c, const GroupedImages& s, const Cut& k, const 
         for (int64_t n = first; n < end;) {
           const bool full = end - n >= k.at_once;
           t.source = copy + (n - first) * k.copy.image + (1 + under) * slot_of(pair);
-          t.result = result + ((n * s.result_h + y) * s.result_w + x) * channels + first_channel;
+          T* to = result + ((n * s.result_h + y) * s.result_w + x) * channels + first_channel;
+          if constexpr (direct) {
+            t.result = to;
+          } else {
+            t.result = tile_results;
+          }
           ahead.step();
           (full ? many : one)(t);
+          if constexpr (!direct)
+            store_tile<lanes>(t, full ? k.at_once : 1, result_channels, channels, result_image, to);
           n += full ? k.at_once : 1;
         }
       }
@@ -276,8 +304,8 @@ void run_unit(const GroupedConv& c, const GroupedImages& s, const Cut& k, const 
   }
 }
 
-template <Relation relation, int lanes, bool pair>
-void run_images(const GroupedConv& c, const GroupedImages& s, const float* source, const float* packed, float* result,
+template <Relation relation, int lanes, bool pair, class T>
+void run_images(const GroupedConv& c, const GroupedImages& s, const T* source, const float* packed, T* result,
                 float* scratch) {
   const Cut k = cut(c, s);
   const int64_t blocks = (s.n + k.images - 1) / k.images, bands = (s.result_h + k.band - 1) / k.band,
@@ -311,25 +339,30 @@ void run_images(const GroupedConv& c, const GroupedImages& s, const float* sourc
     float* copy = scratch + omp_get_thread_num() * k.copy_floats;
     copy_rows<slot_of(pair)>(k.copy, source, j.first, j.end - j.first, j.rows, j.unit, j.end_unit - j.unit, copy);
     for (int64_t u = j.unit; u < j.end_unit; ++u)
-      run_unit<relation, lanes, pair>(c, s, k, copy + (u - j.unit) * input_blocks(c) * k.copy.plane, j.rows, packed,
-                                      result, j.first, j.end, j.from, j.to, u, ahead);
+      run_unit<relation, lanes, pair, T>(c, s, k, copy + (u - j.unit) * input_blocks(c) * k.copy.plane, j.rows, packed,
+                                         result, j.first, j.end, j.from, j.to, u, ahead);
   }
 }
 
 template <int lanes, bool pair>
-void run_images(const GroupedConv& c, const GroupedImages& s, const float* source, const float* packed, float* result,
+void run_images(const GroupedConv& c, const GroupedImages& s, const void* source, const float* packed, void* result,
                 float* scratch) {
-  switch (relation_of(c)) {
-    case same_size:
-      return run_images<same_size, lanes, pair>(c, s, source, packed, result, scratch);
-    case halving:
-      return run_images<halving, lanes, pair>(c, s, source, packed, result, scratch);
-    case doubling:
-      return run_images<doubling, lanes, pair>(c, s, source, packed, result, scratch);
-  }
+  with_storage(c.dtype, [&](auto type) {
+    using T = decltype(type);
+    const T* from = static_cast<const T*>(source);
+    T* to = static_cast<T*>(result);
+    switch (relation_of(c)) {
+      case same_size:
+        return run_images<same_size, lanes, pair, T>(c, s, from, packed, to, scratch);
+      case halving:
+        return run_images<halving, lanes, pair, T>(c, s, from, packed, to, scratch);
+      case doubling:
+        return run_images<doubling, lanes, pair, T>(c, s, from, packed, to, scratch);
+    }
+  });
 }
 
-void images(const GroupedConv& c, const GroupedImages& s, const float* source, const float* packed, float* result,
+void images(const GroupedConv& c, const GroupedImages& s, const void* source, const float* packed, void* result,
             float* scratch) {
   if constexpr (widest_lanes == 16) {
     if (paired(c)) return run_images<16, true>(c, s, source, packed, result, scratch);

@@ -1,8 +1,10 @@
 #pragma once
 
 // What the files of the grouped convolution share (see ../grouped_conv.h): vectors, relations between the columns of
-// both sides, and the copy of a group's channels into cache.
+// both sides, and the copy of a group's channels into cache. Copies are f32 whatever the images are: what computes
+// knows nothing of other types.
 #include <saccade/kernels/cpu/grouped_conv.h>
+#include <saccade/kernels/cpu/simd/vector.h>
 
 namespace saccade::kernels::cpu::SACCADE_ISA {
 namespace {
@@ -96,9 +98,10 @@ struct Ahead {
   int64_t range = 0, offset = 0;
 
   /// The rows of images [first, end), whole pixels.
-  void add(const float* images, int64_t h, int64_t w, int64_t channels, int64_t first, int64_t end, Rows rows,
+  template <class T>
+  void add(const T* images, int64_t h, int64_t w, int64_t channels, int64_t first, int64_t end, Rows rows,
            bool written) {
-    const int64_t row_bytes = w * channels * static_cast<int64_t>(sizeof(float));
+    const int64_t row_bytes = w * channels * static_cast<int64_t>(sizeof(T));
     Part p{reinterpret_cast<const char*>(images) + (first * h + rows.from) * row_bytes,
            (rows.to - rows.from) * row_bytes, h * row_bytes, end - first, written};
     if (rows.to - rows.from == h) p.bytes *= p.count, p.count = 1;
@@ -141,9 +144,29 @@ struct ChannelCopy {
 /// So many floats that planes do not fall on the same cache sets: an odd number of cache lines.
 inline int64_t plane_floats(int64_t floats) { return ((floats + 15) / 16 | 1) * 16; }
 
+/// The first n of a slot's channels, zeros behind them.
+template <int slot, class T>
+[[gnu::always_inline]] inline void fill_slot(const T* from, int64_t n, float* to) {
+  if constexpr (slot > width) {
+    for (int64_t c = 0; c < slot; ++c) to[c] = c < n ? load(from + c, Part{1})[0] : 0.f;
+  } else if constexpr (slot == width) {
+    store(to, load(from, Part{static_cast<int>(n)}));
+  } else {
+    store(to, load(from, Part{static_cast<int>(n)}), Part{slot});
+  }
+}
+template <int slot, class T>
+[[gnu::always_inline]] inline void fill_slot(const T* from, float* to) {
+  if constexpr (slot < width) {
+    store(to, load(from, Part{slot}), Part{slot});
+  } else {
+    for (int c = 0; c < slot; c += width) store(to + c, load(from + c));
+  }
+}
+
 /// Reads whole pixels in their order, once, for all units: memory likes that much better than a unit at a time.
-template <int slot>
-[[gnu::always_inline]] inline void copy_rows(const ChannelCopy& k, const float* images, int64_t first_image, int64_t n,
+template <int slot, class T>
+[[gnu::always_inline]] inline void copy_rows(const ChannelCopy& k, const T* images, int64_t first_image, int64_t n,
                                              Rows rows, int64_t first_unit, int64_t units, float* copy) {
   using V = typename Vector<slot>::type;
   const int64_t blocks = (k.unit_channels + slot - 1) / slot, planes = units * blocks;
@@ -154,7 +177,7 @@ template <int slot>
                                                                       : planes - 1;
   for (int64_t i = 0; i < n; ++i)
     for (int64_t y = rows.from; y < rows.to; ++y) {
-      const float* from = images + (((first_image + i) * k.h + y) * k.w) * k.channels + first_channel;
+      const T* from = images + (((first_image + i) * k.h + y) * k.w) * k.channels + first_channel;
       float* row = copy + i * k.image + (y - rows.from) * k.row;
       for (int64_t p = 0; p < planes; ++p) {
         float* to = row + p * k.plane;
@@ -163,20 +186,12 @@ template <int slot>
       }
       for (int64_t x = 0; x < k.w; ++x, from += k.channels) {
         float* to = row + (x + 1) * slot;
-        for (int64_t p = 0; p < whole; ++p)
-          *reinterpret_cast<V*>(to + p * k.plane) = *reinterpret_cast<const V*>(from + p * slot);
+        for (int64_t p = 0; p < whole; ++p) fill_slot<slot>(from + p * slot, to + p * k.plane);
         for (int64_t p = whole; p < planes; ++p) {
           const int64_t in_unit = p % blocks * slot, channel = p / blocks * k.unit_channels + in_unit;
           const int64_t of_unit = k.unit_channels - in_unit, there = k.channels - first_channel - channel;
           const int64_t left = of_unit < there ? of_unit : there;
-          float* slots = to + p * k.plane;
-          if (left == 8 && slot == 16) {
-            using Half = typename Vector<8>::type;
-            *reinterpret_cast<Half*>(slots) = *reinterpret_cast<const Half*>(from + channel);
-            *reinterpret_cast<Half*>(slots + 8) = Half{};
-          } else {
-            for (int64_t c = 0; c < slot; ++c) slots[c] = c < left ? from[channel + c] : 0.f;
-          }
+          fill_slot<slot>(from + channel, left < slot ? left : slot, to + p * k.plane);
         }
       }
     }

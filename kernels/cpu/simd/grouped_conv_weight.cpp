@@ -128,9 +128,9 @@ void run_unit(const GroupedConv& c, const GroupedImages& s, const Step& k, const
   }
 }
 
-template <int stride, int lanes, bool pair>
-void run_chunks(const GroupedConv& c, const GroupedImages& s, int64_t chunks, const float* x, const float* dy,
-                float* partial, float* scratch) {
+template <int stride, int lanes, bool pair, class T>
+void run_chunks(const GroupedConv& c, const GroupedImages& s, int64_t chunks, const T* x, const T* dy, float* partial,
+                float* scratch) {
   constexpr Relation relation = stride == 1 ? same_size : halving;
   const Step k = step_of(c, s);
   const int64_t outs = result_blocks(c), parts = (units(c) + k.units - 1) / k.units;
@@ -169,9 +169,13 @@ void run_chunks(const GroupedConv& c, const GroupedImages& s, int64_t chunks, co
 }
 
 template <int lanes, bool pair>
-void run_chunks(const GroupedConv& c, const GroupedImages& s, int64_t chunks, const float* x, const float* dy,
+void run_chunks(const GroupedConv& c, const GroupedImages& s, int64_t chunks, const void* x, const void* dy,
                 float* partial, float* scratch) {
-  (c.stride == 1 ? run_chunks<1, lanes, pair> : run_chunks<2, lanes, pair>)(c, s, chunks, x, dy, partial, scratch);
+  with_storage(c.dtype, [&](auto type) {
+    using T = decltype(type);
+    const auto run = c.stride == 1 ? run_chunks<1, lanes, pair, T> : run_chunks<2, lanes, pair, T>;
+    run(c, s, chunks, static_cast<const T*>(x), static_cast<const T*>(dy), partial, scratch);
+  });
 }
 
 int64_t weight_chunks(const GroupedImages& s) {
@@ -187,7 +191,7 @@ size_t weight_scratch_bytes(const GroupedConv& c, const GroupedImages& s) {
   return static_cast<size_t>(step_of(c, s).floats) * sizeof(float);
 }
 
-void weight_partials(const GroupedConv& c, const GroupedImages& s, const float* x, const float* dy, float* partial,
+void weight_partials(const GroupedConv& c, const GroupedImages& s, const void* x, const void* dy, float* partial,
                      float* scratch) {
   const int64_t chunks = weight_chunks(s);
   if constexpr (widest_lanes == 16) {
