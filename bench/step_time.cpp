@@ -1,0 +1,120 @@
+/// How well the time of a training step is foretold: calls measured one by one by plan::Calibration, added up over a
+/// rehearsal on the meta device, against real steps, in turn.
+///
+///   ./dev bench step_time
+#include <fmt/format.h>
+#include <saccade/core/autocast.h>
+#include <saccade/core/plan/calibration.h>
+#include <saccade/core/random.h>
+#include <saccade/data/multi_crop.h>
+#include <saccade/kernels/backend.h>
+#include <saccade/nn/optim/optimizer.h>
+#include <saccade/nn/trunk.h>
+#include <saccade/ssl/swav.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace saccade {
+namespace {
+
+struct Case {
+  std::string model;
+  int64_t batch;
+  DType precision;
+};
+
+class Step {
+ public:
+  explicit Step(const Case& c)
+      : precision_(c.precision),
+        model_(nn::trunk(c.model), {.prototypes = 300, .hidden = 512, .dim = 128}),
+        optimizer_(optim::larc_sgd().build(model_.named_parameters())) {
+    data::MultiCrop crops = data::multi_crop(data::parse_crops("2x96+4x48"));
+    const TagScope tag(Tag::batch);
+    batch_.images = Tensor::images(crops.segments(c.batch), 3);
+    batch_.indices.resize(static_cast<size_t>(c.batch));
+    if (DeviceScope::current() == Device::cpu) {
+      Philox random(1);
+      for (float& x : batch_.images.data<float>()) x = random.uniform(-1.7f, 1.7f);
+    }
+  }
+  void run() {
+    const AutocastScope autocast(precision_);
+    model_.loss(batch_, iteration_++).backward();
+    optimizer_->step(0.1f);
+    optimizer_->zero_grad();
+  }
+
+ private:
+  DType precision_;
+  ssl::SwAV model_;
+  std::unique_ptr<optim::Optimizer> optimizer_;
+  Batch batch_;
+  int64_t iteration_ = 0;
+};
+
+struct Running {
+  Case c;
+  std::unique_ptr<Step> step;
+  plan::Clock clock;
+  std::vector<double> ms = {};
+};
+
+int run() {
+  plan::Calibration calibration;
+  std::vector<Running> all;
+  for (const Case& c : {Case{"y_400mf", 16, DType::f32}, Case{"y_400mf", 16, DType::bf16}, Case{"y_8gf", 2, DType::f32},
+                        Case{"y_8gf", 2, DType::bf16}}) {
+    const int64_t calls = calibration.measurements();
+    const double spent = calibration.measuring_seconds();
+    Running& r = all.emplace_back(Running{c, std::make_unique<Step>(c), plan::Clock(calibration)});
+    {
+      const DeviceScope meta(Device::meta);
+      Step rehearsal(c);
+      const kernels::MetaListenScope listen(r.clock);
+      rehearsal.run();
+    }
+    r.step->run();
+    fmt::print("{}, {}: {} calls measured in {:.1f} s\n", c.model, name_of(c.precision),
+               calibration.measurements() - calls, calibration.measuring_seconds() - spent);
+  }
+  calibration.release();
+  for (int round = 0; round < 5; ++round)
+    for (Running& r : all)
+      for (int i = 0; i < 2; ++i) {
+        const auto start = std::chrono::steady_clock::now();
+        r.step->run();
+        r.ms.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
+      }
+  double worst = 0;
+  for (Running& r : all) {
+    std::sort(r.ms.begin(), r.ms.end());
+    const double real = r.ms[r.ms.size() / 2], foretold = r.clock.seconds() * 1e3;
+    worst = std::max(worst, std::abs(foretold / real - 1));
+    fmt::print("{}, batch {}, {}: {:.1f} ms foretold, {:.1f} ms measured ({:.1f} at best): {:+.1f} %\n ", r.c.model,
+               r.c.batch, name_of(r.c.precision), foretold, real, r.ms.front(), 100 * (foretold / real - 1));
+    for (size_t k = 0; k < kernels::kCallKinds; ++k)
+      if (const double ms = 1e3 * r.clock.seconds(static_cast<kernels::CallKind>(k)); ms > foretold / 200)
+        fmt::print(" {} {:.1f}", name_of(static_cast<kernels::CallKind>(k)), ms);
+    fmt::print("\n");
+  }
+  fmt::print("worst: {:.1f} %\n", 100 * worst);
+  return 0;
+}
+
+}  // namespace
+}  // namespace saccade
+
+int main() {
+  try {
+    return saccade::run();
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "bench: {}\n", e.what());
+    return 1;
+  }
+}
