@@ -1,0 +1,6 @@
+#pragma once
+
+namespace saccade::kernels::cuda {
+/// A cudaStream_t.
+using Stream = void*;
+}  // namespace saccade::kernels::cuda
