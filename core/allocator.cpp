@@ -52,32 +52,150 @@ LiveBlock live_block(const Record& r) {
   return {r.bytes, r.offset, r.tag, r.phase, *r.layer, describe_tensor(r.shape, r.dtype)};
 }
 
+/// One range of addresses from which blocks are cut: best fit, lowest address first; neighbours merge when freed.
+class Range {
+ public:
+  explicit Range(bool backed) : backed_(backed) {}
+  ~Range() {
+    if (base_ == nullptr) return;
+    ASAN_UNPOISON_MEMORY_REGION(base_, committed_);
+    munmap(base_, size_);
+  }
+  Range(const Range&) = delete;
+  Range& operator=(const Range&) = delete;
+
+  char* base() const { return base_; }
+  size_t end() const { return end_; }
+  size_t largest_free() const { return free_by_size_.empty() ? 0 : free_by_size_.rbegin()->first; }
+
+  /// A place among what is free.
+  std::optional<size_t> fit(size_t bytes) {
+    const auto found = free_by_size_.lower_bound({bytes, 0});
+    if (found == free_by_size_.end()) return {};
+    const auto [size, offset] = *found;
+    erase_free(free_by_offset_.find(offset));
+    if (size > bytes) insert_free(offset + bytes, size - bytes);
+    return offset;
+  }
+
+  /// By how much the end has to move for a block that fits nowhere: a free block at the end is its beginning.
+  size_t growth(size_t bytes) const { return bytes - free_at_end(); }
+
+  /// Moves the end by `growth` and returns the place; nothing when the system refuses.
+  std::optional<size_t> grow(size_t bytes) {
+    const size_t free = free_at_end(), growth = bytes - free;
+    if (!commit(growth)) return {};
+    if (free > 0) erase_free(std::prev(free_by_offset_.end()));
+    end_ += growth;
+    return end_ - bytes;
+  }
+
+  void release(size_t offset, size_t bytes) {
+    const size_t behind = offset + bytes;
+    auto next = free_by_offset_.lower_bound(offset);
+    if (next != free_by_offset_.begin()) {
+      if (const auto before = std::prev(next); before->first + before->second == offset) {
+        offset = before->first;
+        bytes += before->second;
+        erase_free(before);
+      }
+    }
+    if (next != free_by_offset_.end() && next->first == behind) {
+      bytes += next->second;
+      erase_free(next);
+    }
+    insert_free(offset, bytes);
+  }
+
+  /// Ends the range behind its last block in use; the pages beyond go back to the system.
+  void lower_end() {
+    const size_t old_end = end_, free = free_at_end();
+    if (free == 0) return;
+    erase_free(std::prev(free_by_offset_.end()));
+    end_ -= free;
+    give_back(end_, round_up(old_end, kCommitStep));
+  }
+
+  void trim() {
+    lower_end();
+    for (const auto& [offset, bytes] : free_by_offset_) give_back(offset, offset + bytes);
+  }
+
+ private:
+  void insert_free(size_t offset, size_t bytes) {
+    free_by_offset_.emplace(offset, bytes);
+    free_by_size_.emplace(bytes, offset);
+  }
+  void erase_free(std::map<size_t, size_t>::iterator it) {
+    free_by_size_.erase({it->second, it->first});
+    free_by_offset_.erase(it);
+  }
+  size_t free_at_end() const {
+    if (free_by_offset_.empty()) return 0;
+    const auto last = std::prev(free_by_offset_.end());
+    return last->first + last->second == end_ ? last->second : 0;
+  }
+
+  bool commit(size_t growth) {
+    if (!backed_) return true;
+    if (base_ == nullptr && !reserve()) return false;
+    if (growth > size_ - end_) return false;
+    if (end_ + growth <= committed_) return true;
+    const size_t target = round_up(end_ + growth, kCommitStep);
+    if (mprotect(base_ + committed_, target - committed_, PROT_READ | PROT_WRITE) != 0) return false;
+    madvise(base_ + committed_, target - committed_, MADV_HUGEPAGE);
+    ASAN_POISON_MEMORY_REGION(base_ + committed_, target - committed_);
+    committed_ = target;
+    return true;
+  }
+
+  // Addresses cost nothing: reserve several times the machine's memory, so that it is one range for ever.
+  bool reserve() {
+    const size_t memory = static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    for (size_ = round_up(memory * 4, kCommitStep);; size_ = round_up(size_ / 2, kCommitStep)) {
+      void* address = mmap(nullptr, size_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      if (address != MAP_FAILED) {
+        base_ = static_cast<char*>(address);
+        return true;
+      }
+      if (size_ == kCommitStep) return false;
+    }
+  }
+
+  void give_back(size_t first, size_t last) const {
+    const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    first = round_up(first, page);
+    last = last / page * page;
+    if (base_ != nullptr && last > first) madvise(base_ + first, last - first, MADV_DONTNEED);
+  }
+
+  bool backed_;
+  char* base_ = nullptr;
+  size_t size_ = 0;                                   // addresses reserved
+  size_t committed_ = 0;                              // made readable and writable so far
+  size_t end_ = 0;                                    // first offset never handed out
+  std::map<size_t, size_t> free_by_offset_;           // offset -> bytes
+  std::set<std::pair<size_t, size_t>> free_by_size_;  // (bytes, offset)
+};
+
 }  // namespace
 
 struct Allocator::Impl {
+  explicit Impl(bool backed) : lasting(backed), passing(backed) {}
+
   mutable std::mutex mutex;
-  bool backed;
-  char* base = nullptr;
-  size_t range = 0;      // addresses reserved
-  size_t committed = 0;  // made readable and writable so far
-  size_t end = 0;        // first offset never handed out
+  Range lasting, passing;
   size_t budget = 0;
   int64_t until_failure = 0;  // fail_at
   MemoryStats stats;
-  std::map<size_t, size_t> free_by_offset;           // offset -> bytes
-  std::set<std::pair<size_t, size_t>> free_by_size;  // (bytes, offset)
   std::vector<Record> records;
   uint32_t unused = 0;                     // head of the list of records not in use; records.size(): none
   std::unordered_set<std::string> layers;  // names that records point to
 
-  void insert_free(size_t offset, size_t bytes) {
-    free_by_offset.emplace(offset, bytes);
-    free_by_size.emplace(bytes, offset);
+  Range& range_of(Tag tag) {
+    return tag == Tag::parameters || tag == Tag::optimizer || tag == Tag::batch ? lasting : passing;
   }
-  void erase_free(std::map<size_t, size_t>::iterator it) {
-    free_by_size.erase({it->second, it->first});
-    free_by_offset.erase(it);
-  }
+  size_t reserved() const { return lasting.end() + passing.end(); }
 
   struct Request {
     size_t bytes;
@@ -97,8 +215,8 @@ struct Allocator::Impl {
 
   MemoryStats snapshot() const {
     MemoryStats now = stats;
-    now.reserved = static_cast<int64_t>(end);
-    now.largest_free = free_by_size.empty() ? 0 : static_cast<int64_t>(free_by_size.rbegin()->first);
+    now.reserved = static_cast<int64_t>(reserved());
+    now.largest_free = static_cast<int64_t>(passing.largest_free());
     return now;
   }
 
@@ -129,30 +247,18 @@ struct Allocator::Impl {
     records[i].next_unused = std::exchange(unused, i);
   }
 
-  void commit(size_t upto, const Request& request) {
-    if (!backed || upto <= committed) return;
-    if (base == nullptr) reserve();
-    const size_t target = std::min(range, round_up(upto, kCommitStep));
-    if (upto > range || mprotect(base + committed, target - committed, PROT_READ | PROT_WRITE) != 0)
-      refuse(request, "what the system gives");
-    madvise(base + committed, target - committed, MADV_HUGEPAGE);
-    ASAN_POISON_MEMORY_REGION(base + committed, target - committed);
-    committed = target;
-  }
-
-  // Addresses cost nothing: reserve several times the machine's memory, so that the arena is one range for ever.
-  void reserve() {
-    range = round_up(static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE)) * 4,
-                     kCommitStep);
-    for (; range >= kCommitStep; range = round_up(range / 2, kCommitStep)) {
-      void* address = mmap(nullptr, range, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-      if (address != MAP_FAILED) {
-        base = static_cast<char*>(address);
-        return;
-      }
-      if (range == kCommitStep) break;
-    }
-    throw OutOfMemory("out of memory: the system gives no address range for the arena");
+  size_t place(const Request& request, size_t block_bytes) {
+    Range& range = range_of(request.tag);
+    if (const auto offset = range.fit(block_bytes)) return *offset;
+    const auto beyond_budget = [&] {
+      return budget != 0 && range.growth(block_bytes) > budget - std::min(budget, reserved());
+    };
+    if (beyond_budget()) (&range == &lasting ? passing : lasting).lower_end();  // what it had once may suffice
+    if (beyond_budget()) refuse(request, "the budget of " + human(budget));
+    const auto offset = range.grow(block_bytes);
+    if (!offset) refuse(request, "what the system gives");
+    stats.peak_reserved = std::max(stats.peak_reserved, static_cast<int64_t>(reserved()));
+    return *offset;
   }
 
   void count(Tag tag, int64_t bytes) {
@@ -163,14 +269,8 @@ struct Allocator::Impl {
   }
 };
 
-Allocator::Allocator(bool backed) : impl_(std::make_unique<Impl>()) { impl_->backed = backed; }
-
-Allocator::~Allocator() {
-  if (impl_->base != nullptr) {
-    ASAN_UNPOISON_MEMORY_REGION(impl_->base, impl_->committed);
-    munmap(impl_->base, impl_->range);
-  }
-}
+Allocator::Allocator(bool backed) : impl_(std::make_unique<Impl>(backed)) {}
+Allocator::~Allocator() = default;
 
 Allocator::Block Allocator::allocate(size_t bytes, Tag tag, std::span<const int64_t> shape,
                                      std::optional<DType> dtype) {
@@ -180,25 +280,7 @@ Allocator::Block Allocator::allocate(size_t bytes, Tag tag, std::span<const int6
   const Impl::Request request{bytes, tag, shape, dtype};
   if (block_bytes < bytes) a.refuse(request, "any machine");
   if (a.until_failure > 0 && --a.until_failure == 0) a.refuse(request, "a limit set by fail_at");
-  size_t offset;
-  if (const auto fit = a.free_by_size.lower_bound({block_bytes, 0}); fit != a.free_by_size.end()) {
-    const auto [size, at] = *fit;
-    offset = at;
-    a.erase_free(a.free_by_offset.find(at));
-    if (size > block_bytes) a.insert_free(at + block_bytes, size - block_bytes);
-  } else {
-    // Grow: a free block at the end of the arena is used as the beginning of the new one.
-    offset = a.end;
-    auto last = a.free_by_offset.empty() ? a.free_by_offset.end() : std::prev(a.free_by_offset.end());
-    const bool extends = last != a.free_by_offset.end() && last->first + last->second == a.end;
-    if (extends) offset = last->first;
-    if (a.budget != 0 && offset + block_bytes > a.budget)
-      a.refuse(request, fmt::format("the budget of {}", human(a.budget)));
-    a.commit(offset + block_bytes, request);
-    if (extends) a.erase_free(last);
-    a.end = offset + block_bytes;
-    a.stats.peak_reserved = std::max(a.stats.peak_reserved, static_cast<int64_t>(a.end));
-  }
+  const size_t offset = a.place(request, block_bytes);
   a.count(tag, static_cast<int64_t>(block_bytes));
   ++a.stats.allocations;
   const uint32_t at = a.take_record();
@@ -210,7 +292,8 @@ Allocator::Block Allocator::allocate(size_t bytes, Tag tag, std::span<const int6
   record.dtype = dtype;
   record.tag = tag;
   record.phase = PhaseScope::current();
-  char* data = a.backed ? a.base + offset : nullptr;
+  char* base = a.range_of(tag).base();
+  char* data = base != nullptr ? base + offset : nullptr;
   if (data != nullptr) ASAN_UNPOISON_MEMORY_REGION(data, bytes);
   return {data, offset, block_bytes, tag, at};
 }
@@ -222,20 +305,7 @@ void Allocator::release(const Block& block) noexcept {
   if (block.data != nullptr) ASAN_POISON_MEMORY_REGION(block.data, block.bytes);
   a.count(block.tag, -static_cast<int64_t>(block.bytes));
   a.drop_record(block.record);
-  size_t offset = block.offset, bytes = block.bytes;
-  auto next = a.free_by_offset.lower_bound(offset);
-  if (next != a.free_by_offset.begin()) {
-    if (const auto before = std::prev(next); before->first + before->second == offset) {
-      offset = before->first;
-      bytes += before->second;
-      a.erase_free(before);
-    }
-  }
-  if (next != a.free_by_offset.end() && next->first == block.offset + block.bytes) {
-    bytes += next->second;
-    a.erase_free(next);
-  }
-  a.insert_free(offset, bytes);
+  a.range_of(block.tag).release(block.offset, block.bytes);
 }
 
 MemoryStats Allocator::stats() const {
@@ -252,7 +322,7 @@ void Allocator::reset_peaks() {
   const std::lock_guard lock(impl_->mutex);
   for (auto& counter : impl_->stats.by_tag) counter.peak = counter.live;
   impl_->stats.total.peak = impl_->stats.total.live;
-  impl_->stats.peak_reserved = static_cast<int64_t>(impl_->end);
+  impl_->stats.peak_reserved = static_cast<int64_t>(impl_->reserved());
 }
 
 void Allocator::set_budget(size_t bytes) {
@@ -271,22 +341,9 @@ void Allocator::fail_at(int64_t n) {
 }
 
 void Allocator::trim() {
-  Impl& a = *impl_;
-  const std::lock_guard lock(a.mutex);
-  const auto give_back = [&](size_t first, size_t last) {
-    const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-    first = round_up(first, page);
-    last = last / page * page;
-    if (a.base != nullptr && last > first) madvise(a.base + first, last - first, MADV_DONTNEED);
-  };
-  const size_t old_end = a.end;
-  if (!a.free_by_offset.empty())
-    if (const auto last = std::prev(a.free_by_offset.end()); last->first + last->second == a.end) {
-      a.end = last->first;
-      a.erase_free(last);
-    }
-  give_back(a.end, round_up(old_end, kCommitStep));
-  for (const auto& [offset, bytes] : a.free_by_offset) give_back(offset, offset + bytes);
+  const std::lock_guard lock(impl_->mutex);
+  impl_->lasting.trim();
+  impl_->passing.trim();
 }
 
 Allocator& allocator(Device device) {

@@ -33,10 +33,10 @@ struct MemoryStats {
   };
   std::array<Counter, kTags> by_tag;  ///< each tag's own peak (they need not coincide in time)
   Counter total;
-  int64_t reserved = 0;       ///< end of the arena: what the process really occupies, and what a budget limits
+  int64_t reserved = 0;       ///< ends of the ranges: what the process really occupies, and what a budget limits
   int64_t peak_reserved = 0;  ///< its highest; never below total.peak, and equal to it without fragmentation
   int64_t cached() const { return reserved - total.live; }
-  int64_t largest_free = 0;  ///< the largest request that needs no growth
+  int64_t largest_free = 0;  ///< the largest piece that is free for what passes
   int64_t allocations = 0;   ///< number of allocations so far
   const Counter& operator[](Tag tag) const { return by_tag[static_cast<size_t>(tag)]; }
 };
@@ -44,7 +44,7 @@ struct MemoryStats {
 /// One block in use, and who asked for it.
 struct LiveBlock {
   size_t bytes = 0;   ///< as asked
-  size_t offset = 0;  ///< in the arena
+  size_t offset = 0;  ///< in its range
   Tag tag = Tag::activations;
   Phase phase = Phase::setup;
   std::string layer;  ///< the LayerScope it was made in; empty outside any
@@ -72,10 +72,12 @@ class OutOfMemory : public Error {
   std::string advice_;
 };
 
-/// One arena a device, reused from step to step: blocks are cut from one range of addresses, best fit first, lowest
-/// address first, and neighbours merge when freed. The range's physical pages are touched once and stay, because page
-/// faults are a first-order cost of a training step. The meta device runs the same arithmetic with no memory behind it,
-/// so that a rehearsed program predicts the real one's bytes exactly.
+/// One arena a device, reused from step to step, in two ranges of addresses: one for what lasts (parameters, optimizer,
+/// batch), one for what passes. Left among each other, states made in the first backward would sit where activations
+/// passed, and the next step's activations would find the room in pieces. Blocks are cut from a range best fit first,
+/// lowest address first, and neighbours merge when freed. Physical pages are touched once and stay, because page faults
+/// are a first-order cost of a training step. The meta device runs the same arithmetic with no memory behind it, so
+/// that a rehearsed program predicts the real one's bytes exactly.
 ///
 /// Thread-safe.
 class Allocator {
@@ -106,7 +108,7 @@ class Allocator {
   /// The arena never grows beyond this many bytes; 0 is no limit.
   void set_budget(size_t bytes);
   size_t budget() const;
-  /// Ends the arena behind its last block in use, and gives the physical pages of all free memory back to the system.
+  /// Ends each range behind its last block in use, and gives the physical pages of all free memory back to the system.
   void trim();
   /// The n-th allocation from now throws OutOfMemory, once; 0: none does. For tests of what a failure leaves behind.
   void fail_at(int64_t n);

@@ -62,6 +62,27 @@ TEST(Allocator, RefusesWhatNoMachineHas) {
   a.release(a.allocate(100, Tag::activations));
 }
 
+TEST(Allocator, KeepsWhatLastsApartFromWhatPasses) {
+  Allocator a(true);
+  const auto first = a.allocate(1 << 20, Tag::activations), second = a.allocate(1 << 20, Tag::activations);
+  a.release(first);
+  const auto state = a.allocate(1 << 10, Tag::optimizer);  // not into the hole
+  a.release(second);
+  const auto both = a.allocate(2 << 20, Tag::activations);
+  EXPECT_EQ(both.data, first.data);
+  EXPECT_EQ(a.stats().reserved, (2 << 20) + (1 << 10));
+  a.release(both);
+  // Where the budget leaves no more, what once passed makes room for what lasts.
+  a.set_budget(2 << 20);
+  const auto big = a.allocate((2 << 20) - (1 << 10), Tag::parameters);
+  EXPECT_EQ(a.stats().reserved, 2 << 20);
+  EXPECT_THROW(a.allocate(1, Tag::activations), OutOfMemory);
+  a.release(big);
+  const auto again = a.allocate(1 << 20, Tag::activations);
+  EXPECT_EQ(a.stats().reserved, (1 << 20) + (1 << 10));
+  for (const auto& block : {state, again}) a.release(block);
+}
+
 TEST(Allocator, RemembersWhoAskedForTheLargestBlocks) {
   Allocator a(true);
   std::vector<Allocator::Block> blocks;
@@ -202,12 +223,13 @@ TEST(Allocator, MetaCountsExactlyAsReal) {
   EXPECT_EQ(real.stats().reserved, meta.stats().reserved);
   EXPECT_EQ(real.stats().total.peak, meta.stats().total.peak);
   // No two live blocks overlap.
-  std::map<size_t, size_t> by_offset;
-  for (const auto& [block, unused] : live) by_offset.emplace(block.offset, block.bytes);
-  size_t end = 0;
-  for (const auto& [offset, bytes] : by_offset) {
-    EXPECT_GE(offset, end);
-    end = offset + bytes;
+  std::map<char*, size_t> by_address;
+  for (const auto& [block, unused] : live) by_address.emplace(static_cast<char*>(block.data), block.bytes);
+  EXPECT_EQ(by_address.size(), live.size());
+  char* end = nullptr;
+  for (const auto& [address, bytes] : by_address) {
+    EXPECT_GE(address, end);
+    end = address + bytes;
   }
   for (const auto& [a, b] : live) {
     real.release(a);

@@ -55,5 +55,27 @@ TEST(Memory, RehearsedTrainingNeedsTheBytesOfTheRealOneByTag) {
   EXPECT_GT(real[kTags].peak, 0);
 }
 
+TEST(Memory, TheArenaIsHardlyLargerThanWhatIsInUse) {
+  const DeviceScope scope(Device::meta);
+  Allocator& meta = allocator(Device::meta);
+  meta.trim();
+  meta.reset_peaks();
+  SwAV model(nn::trunk("y_400mf"), {.prototypes = 300, .hidden = 512, .dim = 128});
+  const auto optimizer = optim::larc_sgd().build(model.named_parameters());
+  Batch batch;
+  {
+    const TagScope tag(Tag::batch);
+    batch.images = Tensor::images({{16, 96, 96}, {32, 48, 48}}, 3);
+  }
+  batch.indices.resize(8);
+  for (int64_t i = 0; i < 3; ++i) {
+    model.loss(batch, i).backward();
+    optimizer->step(0.1f);
+    optimizer->zero_grad();
+  }
+  const MemoryStats stats = meta.stats();
+  EXPECT_LE(static_cast<double>(stats.peak_reserved), 1.02 * static_cast<double>(stats.total.peak));
+}
+
 }  // namespace
 }  // namespace saccade::ssl
