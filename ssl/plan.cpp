@@ -1,0 +1,317 @@
+#include <fmt/format.h>
+#include <saccade/core/autocast.h>
+#include <saccade/core/autograd.h>
+#include <saccade/core/layer.h>
+#include <saccade/ssl/plan.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <functional>
+#include <numeric>
+#include <optional>
+#include <utility>
+
+namespace saccade::ssl {
+namespace {
+
+/// Adds up the predicted seconds of kernels on the meta device while it lives.
+class StepClock final : public kernels::MetaListener {
+ public:
+  /// @param tick  called after each kernel
+  explicit StepClock(plan::TimeModel& time, std::function<void(const StepClock&)> tick = {})
+      : time_(time), tick_(std::move(tick)) {}
+  void on_call(const kernels::Call& call) override {
+    seconds_ += time_.seconds(call);
+    flops_ += call.flops;
+    if (tick_) tick_(*this);
+  }
+  double seconds() const { return seconds_; }
+  double flops() const { return flops_; }
+
+ private:
+  plan::TimeModel& time_;
+  std::function<void(const StepClock&)> tick_;
+  double seconds_ = 0, flops_ = 0;
+  kernels::MetaListenScope scope_{*this};
+};
+
+std::array<int64_t, kTags> live_by_tag(const MemoryStats& stats) {
+  std::array<int64_t, kTags> live{};
+  for (size_t i = 0; i < kTags; ++i) live[i] = stats.by_tag[i].live;
+  return live;
+}
+
+/// Takes the gradients of a unit: those of parameters are dropped at once if the optimiser is fused.
+class Sink final : public autograd::Gradients {
+ public:
+  Sink(bool fused, const std::vector<Tensor>& leaves, const Tensor& input) : fused_(fused) {
+    for (const Tensor& leaf : leaves) inputs_.push_back(leaf.impl() == input.impl());
+  }
+  bool wanted(size_t) const override { return true; }
+  void give(size_t i, Tensor gradient) override {
+    if (!fused_ || inputs_[i]) kept_.push_back(std::move(gradient));
+  }
+
+ private:
+  bool fused_;
+  std::vector<bool> inputs_;
+  std::vector<Tensor> kept_;
+};
+
+struct UnitCost {
+  double forward = 0, backward = 0;
+  plan::SaveMode mode;
+};
+
+/// One unit's forward and backward on the meta device, its memory beside input and output gradient.
+UnitCost measure_mode(nn::Trunk& trunk, size_t unit, const Tensor& x, const std::vector<Tensor>& leaves,
+                      const Tensor& output, Keep keep, bool fused, plan::TimeModel& time) {
+  Allocator& memory = allocator(Device::meta);
+  UnitCost cost;
+  cost.mode.name = keep == Keep::lean ? "lean" : "eager";
+  Sink sink(fused, leaves, x);
+  Tensor dy = Tensor::empty_like(output);
+  const int64_t before = memory.stats().total.live;
+  memory.reset_peaks();
+  const StepClock clock(time);
+  const auto forward = [&] {
+    const KeepScope scope(keep);
+    Tensor y = trunk.forward_unit(unit, x);
+    const MemoryStats after = memory.stats();
+    cost.forward = clock.seconds();
+    cost.mode.saved = after.total.live - before;
+    cost.mode.forward_peak = after.total.peak - before;
+    memory.reset_peaks();
+    return y;
+  };
+  const NoGradScope as_in_backward;
+  autograd::run_nested(forward, std::move(dy), leaves, sink);
+  cost.backward = clock.seconds() - cost.forward;
+  cost.mode.backward_peak = std::max<int64_t>(0, memory.stats().total.peak - before - cost.mode.saved);
+  return cost;
+}
+
+int64_t status_kib(const char* field) {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);)
+    if (line.starts_with(field)) return std::stoll(line.substr(line.find(':') + 1));
+  return 0;
+}
+
+}  // namespace
+
+Planner::Planner(StepSpec spec, plan::TimeModel& time) : spec_(std::move(spec)), time_(time) {
+  if (spec_.batch < 1 || spec_.crops.empty()) fail("plan: a step needs at least one image and one crop");
+  // The dearest step: prototypes learn, the queue is full.
+  spec_.swav.queue_start_iteration = spec_.swav.freeze_prototypes_iterations = 0;
+  measure();
+}
+
+Planner::~Planner() = default;
+
+void Planner::measure() {
+  const DeviceScope meta(Device::meta);
+  const AutocastScope precision(spec_.options.precision);
+  const SwAV model(nn::trunk(spec_.trunk), spec_.swav);
+  nn::Trunk& trunk = *model.trunk();
+  parameters_ = model.parameter_count();
+  Allocator& memory = allocator(Device::meta);
+
+  Tensor x = Tensor::images(spec_.crops, spec_.channels);
+  for (size_t unit = 0; unit < trunk.unit_count(); ++unit) {
+    plan::ChainLayer layer{.name = trunk.unit_name(unit)};
+    std::vector<Tensor> leaves;
+    Tensor y;
+    {
+      const int64_t before = memory.stats().total.live;
+      memory.reset_peaks();
+      y = autograd::run_unrecorded([&] { return trunk.forward_unit(unit, x); }, leaves);
+      layer.output_bytes = memory.stats().total.live - before;
+      layer.forward_peak = memory.stats().total.peak - before;
+    }
+    layer.output_gradient_bytes = layer.output_bytes;
+    if (!spec_.options.fuse_optimizer)
+      for (const Tensor& leaf : leaves)
+        if (leaf.impl() != x.impl()) layer.gradient_bytes += static_cast<int64_t>(leaf.bytes() + 63) / 64 * 64;
+    for (const Keep keep : {Keep::eager, Keep::lean}) {
+      const UnitCost cost = measure_mode(trunk, unit, x, leaves, y, keep, spec_.options.fuse_optimizer, time_);
+      if (keep == Keep::eager) {
+        layer.forward_seconds = cost.forward;
+        layer.backward_seconds = cost.backward;
+      }
+      layer.modes.push_back(cost.mode);
+      layer.modes.back().extra_seconds = std::max(0.0, cost.backward - layer.backward_seconds);
+    }
+    if (unit == 0 || trunk.stage_of(unit) != trunk.stage_of(unit - 1)) stage_starts_.push_back(unit);
+    chain_.push_back(std::move(layer));
+    y.requires_grad_();
+    x = std::move(y);
+  }
+  // What follows the trunk is never recomputed; only the gradients it leaves matter to the rest.
+  plan::ChainLayer tail{.name = "head"};
+  if (!spec_.options.fuse_optimizer)
+    for (const NamedTensor& p : model.named_parameters())
+      if (!p.name.starts_with("trunk.")) tail.gradient_bytes += static_cast<int64_t>(p.tensor.bytes() + 63) / 64 * 64;
+  tail.modes = {{.name = "eager"}};
+  chain_.push_back(std::move(tail));
+}
+
+int64_t Planner::parameters() const { return parameters_; }
+
+Rehearsal Planner::rehearse(const std::vector<plan::Step>& steps) {
+  const DeviceScope meta(Device::meta);
+  Allocator& memory = allocator(Device::meta);
+  memory.trim();
+  memory.reset_peaks();
+  const MemoryStats before = memory.stats();
+  Rehearsal result;
+
+  SwAV model(nn::trunk(spec_.trunk), spec_.swav);
+  model.trunk()->follow(steps);
+  const auto optimizer = spec_.recipe.build(model.named_parameters());
+  std::optional<optim::LossScale> loss_scale;
+  if (spec_.options.precision == DType::f16) loss_scale.emplace();
+  optimizer->reserve();
+
+  bool second = false;
+  int64_t peak = 0;
+  double started = 0, flops_before = 0;
+  const auto tick = [&](const StepClock& clock) {
+    const MemoryStats now = memory.stats();
+    Moment moment{.seconds = clock.seconds() - started, .live = live_by_tag(now), .phase = PhaseScope::current()};
+    for (size_t i = 0; i < kTags; ++i) moment.live[i] -= before.by_tag[i].live;
+    const int64_t all = std::accumulate(moment.live.begin(), moment.live.end(), int64_t{0});
+    if (all > peak) {
+      peak = all;
+      result.at_peak = moment.live;
+    }
+    if (second) result.timeline.push_back(moment);
+  };
+  const StepClock clock(time_, tick);
+  std::vector<Tensor> buffers;  // as a loader keeps them
+  for (int step = 0; step < 2; ++step) {
+    second = step == 1;
+    started = clock.seconds();
+    flops_before = clock.flops();
+    std::vector<Batch> batches;
+    while (static_cast<int64_t>(batches.size()) < spec_.options.accumulate) {
+      while (static_cast<int64_t>(buffers.size()) < std::max(spec_.loader_batches, spec_.options.accumulate)) {
+        const TagScope tag(Tag::batch);
+        buffers.push_back(Tensor::images(spec_.crops, spec_.channels));
+      }
+      Batch& batch = batches.emplace_back();
+      batch.images = buffers[batches.size() - 1];
+      batch.indices.resize(static_cast<size_t>(spec_.batch));
+    }
+    train_step(model, *optimizer, batches, step, 0.1f, spec_.options, loss_scale ? &*loss_scale : nullptr);
+  }
+  const MemoryStats after = memory.stats();
+  result.arena = after.peak_reserved - before.reserved;
+  result.peak = after.total.peak - before.total.live;
+  result.seconds = clock.seconds() - started;
+  result.flops = clock.flops() - flops_before;
+  return result;
+}
+
+StepPlan Planner::make(std::string name, const plan::Plan& plan) {
+  StepPlan made;
+  made.name = std::move(name);
+  made.steps = plan.steps;
+  made.steps.pop_back();  // the tail
+  made.rehearsal = rehearse(made.steps);
+  made.extra_seconds = plan.extra_seconds;
+  return made;
+}
+
+StepPlan Planner::keep_all(Keep keep) {
+  return make(keep == Keep::lean ? "lean" : "eager", plan::save_all(chain_, keep == Keep::lean ? 1 : 0));
+}
+
+StepPlan Planner::recompute_each_block() {
+  std::vector<size_t> starts(chain_.size() - 1);
+  std::iota(starts.begin(), starts.end(), size_t{0});
+  return make("each block", recompute_units(starts));
+}
+
+StepPlan Planner::recompute_each_stage() { return make("each stage", recompute_units(stage_starts_)); }
+
+plan::Plan Planner::recompute_units(const std::vector<size_t>& starts) const {
+  plan::Plan plan = plan::recompute_runs(std::span(chain_).first(chain_.size() - 1), starts, 0);
+  plan.steps.push_back({.layer = chain_.size() - 1});
+  return plan;
+}
+
+plan::Plan Planner::tightest_chain() const {
+  for (int64_t memory = plan::smallest_memory(chain_);; memory += memory / 64 + 64)  // slots round up
+    if (plan::Plan plan = plan::plan_chain(chain_, memory); plan.feasible) return plan;
+}
+
+StepPlan Planner::least() {
+  StepPlan tightest = make("planned", tightest_chain());
+  StepPlan blocks = recompute_each_block();
+  return blocks.rehearsal.arena < tightest.rehearsal.arena ? blocks : tightest;
+}
+
+int64_t Planner::smallest_budget() { return least().rehearsal.arena; }
+
+StepPlan Planner::plan(int64_t budget) {
+  StepPlan best;
+  const auto consider = [&](StepPlan candidate) {
+    candidate.fits = candidate.rehearsal.arena <= budget;
+    const bool fits = candidate.fits;
+    if (fits && (!best.fits || candidate.rehearsal.seconds < best.rehearsal.seconds)) best = std::move(candidate);
+    return fits;
+  };
+  if (consider(keep_all(Keep::eager))) return best;
+  consider(keep_all(Keep::lean));
+  consider(recompute_each_stage());
+  consider(recompute_each_block());
+  // The programme's memory is that of the chain alone. How much the budget leaves to it is found by rehearsing: what
+  // else lives, when, and what fragmentation costs, need no model of their own.
+  int64_t low = plan::smallest_memory(chain_), high = plan::simulated_peak(chain_, plan::save_all(chain_, 0));
+  if (!consider(make("planned", tightest_chain()))) {
+    if (best.fits) return best;
+    return least();
+  }
+  for (int round = 0; round < 12 && high - low > (high >> 9); ++round) {
+    const int64_t middle = low + (high - low) / 2;
+    const plan::Plan candidate = plan::plan_chain(chain_, middle);
+    (candidate.feasible && consider(make("planned", candidate)) ? low : high) = middle;
+  }
+  return best;
+}
+
+LargestBatch largest_batch(const StepSpec& spec, plan::TimeModel& time, int64_t budget, int64_t at_most) {
+  const auto planned = [&](int64_t batch) {
+    StepSpec other = spec;
+    other.batch = batch;
+    for (Segment& s : other.crops) s.n = s.n / spec.batch * batch;
+    return Planner(other, time).plan(budget);
+  };
+  LargestBatch best;
+  const auto fits = [&](int64_t batch) {
+    StepPlan plan = planned(batch);
+    const bool does = plan.fits;
+    if (does) best = {batch, std::move(plan)};
+    return does;
+  };
+  int64_t low = 0, high = spec.batch;
+  while (high <= at_most && fits(high)) {
+    low = high;
+    high *= 2;
+  }
+  high = std::min(high, at_most + 1);
+  while (high - low > 1) {
+    const int64_t middle = low + (high - low) / 2;
+    (fits(middle) ? low : high) = middle;
+  }
+  return best;
+}
+
+int64_t process_overhead() {
+  const int64_t resident = status_kib("VmRSS") * 1024;
+  return std::max<int64_t>(0, resident - allocator(Device::cpu).stats().reserved);
+}
+
+}  // namespace saccade::ssl
