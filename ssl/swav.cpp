@@ -34,16 +34,18 @@ Tensor first_images(const Batch& batch, int64_t images) {
 }  // namespace
 
 SwAV::SwAV(std::shared_ptr<nn::Trunk> trunk, SwAVOptions options, uint64_t seed) : options_(options) {
-  if (options.prototypes < 2 || options.assigning < 1 || options.queue_length < 0 || !(options.temperature > 0.f))
+  if (options.prototypes < 2 || options.hidden_layers < 0 || options.assigning < 1 || options.queue_length < 0 ||
+      !(options.temperature > 0.f))
     fail(
         fmt::format("SwAV: {} prototypes, {} assigning crops, a queue of {}, temperature {}; expected at least 2, at "
                     "least 1, at least 0, above 0",
                     options.prototypes, options.assigning, options.queue_length, options.temperature));
   const nn::Init init{.seed = seed};
   trunk_ = add_child("trunk", std::move(trunk));
-  head_ = add_child(
-      "head", std::make_shared<nn::ProjectionHead>(std::vector{trunk_->out_channels(), options.hidden, options.dim},
-                                                   options.head_bn, init / "head"));
+  std::vector<int64_t> widths{trunk_->out_channels()};
+  widths.insert(widths.end(), static_cast<size_t>(options.hidden_layers), options.hidden);
+  widths.push_back(options.dim);
+  head_ = add_child("head", std::make_shared<nn::ProjectionHead>(widths, options.head_bn, init / "head"));
   prototypes_ =
       add_child("prototypes", std::make_shared<nn::Prototypes>(options.prototypes, options.dim, init / "prototypes"));
   for (int64_t crop = 0; crop < options.assigning && options.queue_length > 0; ++crop)

@@ -14,7 +14,8 @@ namespace saccade::ssl {
 /// Knobs of SwAV (Caron et al., "Unsupervised learning of visual features by contrasting cluster assignments", 2020).
 struct SwAVOptions {
   int64_t prototypes = 3000;  ///< K; about ten times the classes one expects, at most batch + queue
-  int64_t hidden = 2048;      ///< width of the projection head's hidden layer
+  int64_t hidden = 2048;      ///< width of the projection head's hidden layers
+  int64_t hidden_layers = 1;  ///< SwAV: 1; SEER: 2, without batch norm
   int64_t dim = 128;          ///< of the embeddings and prototypes
   bool head_bn = true;        ///< batch norm in the head
   float temperature = 0.1f;   ///< of predictions
