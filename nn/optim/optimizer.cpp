@@ -22,8 +22,11 @@ float* f32(const Tensor& t, const char* what, const std::string& name) {
 }  // namespace
 
 Optimizer::Optimizer(std::vector<ParameterGroup> groups, std::vector<const char*> states, bool counts_steps,
-                     float weight_decay, bool decay_vectors)
-    : groups_(std::move(groups)), state_names_(std::move(states)), counts_steps_(counts_steps) {
+                     float weight_decay, bool decay_vectors, DType state_dtype)
+    : groups_(std::move(groups)),
+      state_names_(std::move(states)),
+      counts_steps_(counts_steps),
+      state_dtype_(state_dtype) {
   std::set<std::string_view> names;
   for (const ParameterGroup& group : groups_)
     for (const NamedTensor& p : group.parameters) {
@@ -37,7 +40,10 @@ Optimizer::Optimizer(std::vector<ParameterGroup> groups, std::vector<const char*
 
 void Optimizer::make_states(Entry& entry) const {
   const TagScope tag(Tag::optimizer);
-  while (entry.states.size() < state_names_.size()) entry.states.push_back(Tensor::zeros_like(entry.parameter.tensor));
+  const Tensor& parameter = entry.parameter.tensor;
+  const DeviceScope device(parameter.device());
+  while (entry.states.size() < state_names_.size())
+    entry.states.push_back(Tensor::zeros(parameter.shape(), state_dtype_));
 }
 
 void Optimizer::reserve() {
@@ -51,12 +57,12 @@ std::pair<Optimizer::Common, kernels::ParameterSlot> Optimizer::prepare(Entry& e
     fail(fmt::format("optimizer: the gradient of {} is {} on {}, expected {} on {}", name, to_string(gradient.shape()),
                      name_of(gradient.device()), to_string(parameter.shape()), name_of(parameter.device())));
   make_states(entry);
-  const kernels::ParameterSlot slot{
-      .parameter = f32(parameter, "the value", name),
-      .gradient = f32(gradient, "the gradient", name),
-      .state1 = f32(entry.states[0], "the state", name),
-      .state2 = state_names_.size() > 1 ? f32(entry.states[1], "the state", name) : nullptr,
-      .elements = parameter.numel()};
+  const kernels::ParameterSlot slot{.parameter = f32(parameter, "the value", name),
+                                    .gradient = f32(gradient, "the gradient", name),
+                                    .state1 = entry.states[0].raw(),
+                                    .state2 = state_names_.size() > 1 ? entry.states[1].raw() : nullptr,
+                                    .elements = parameter.numel(),
+                                    .stream = static_cast<uint64_t>(&entry - entries_.data())};
   ++entry.updates;
   parameter.bump_version();
   return {{.lr = lr * entry.lr_scale, .weight_decay = entry.weight_decay, .step = counts_steps_ ? entry.updates : 1},
@@ -181,7 +187,7 @@ void Optimizer::load_state(const std::vector<NamedTensor>& state) {
     const NamedTensor& p = entries_[i].parameter;
     auto& [states, updates] = loaded[i];
     for (const char* kind : state_names_) {
-      const Tensor t = take(fmt::format("{}.{}", kind, p.name), p.tensor.shape(), DType::f32);
+      const Tensor t = take(fmt::format("{}.{}", kind, p.name), p.tensor.shape(), state_dtype_);
       if (t.defined()) states.push_back(t.to(p.tensor.device()));
     }
     const Tensor step = counts_steps_ ? take("step." + p.name, {1}, DType::i64) : Tensor();
@@ -207,8 +213,12 @@ void Optimizer::load_state(const std::vector<NamedTensor>& state) {
 }
 
 Sgd::Sgd(std::vector<ParameterGroup> groups, const SgdOptions& options)
-    : Optimizer(std::move(groups), {"momentum"}, false, options.weight_decay, options.decay_vectors),
-      options_(options) {}
+    : Optimizer(std::move(groups), {"momentum"}, options.momentum_dtype != DType::f32, options.weight_decay,
+                options.decay_vectors, options.momentum_dtype),
+      options_(options) {
+  if (options.momentum_dtype != DType::f32 && options.momentum_dtype != DType::bf16)
+    fail(fmt::format("optimizer: a momentum in {}; expected f32 or bf16", name_of(options.momentum_dtype)));
+}
 
 void Sgd::update(Device device, const Common& common, const std::vector<kernels::ParameterSlot>& slots) {
   kernels::backend(device).sgd({.lr = common.lr,
@@ -216,7 +226,9 @@ void Sgd::update(Device device, const Common& common, const std::vector<kernels:
                                 .weight_decay = common.weight_decay,
                                 .trust = options_.trust,
                                 .larc_eps = options_.larc_eps,
-                                .nesterov = options_.nesterov},
+                                .nesterov = options_.nesterov,
+                                .momentum_dtype = options_.momentum_dtype,
+                                .rounding_seed = static_cast<uint64_t>(common.step)},
                                slots);
 }
 

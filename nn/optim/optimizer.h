@@ -18,7 +18,7 @@ struct ParameterGroup {
   std::optional<float> weight_decay = {};  ///< instead of the optimiser's own
 };
 
-/// Updates parameters from their gradients. Parameters, gradients and states are f32.
+/// Updates parameters from their gradients. Parameters and gradients are f32, states too unless options say otherwise.
 ///
 /// A parameter whose gradient is undefined (a frozen one) is passed over entirely: no momentum, no decay, no state.
 /// States are made at a parameter's first update, or by reserve(), under Tag::optimizer.
@@ -59,11 +59,11 @@ class Optimizer {
   void load_state(const std::vector<NamedTensor>& state);
 
  protected:
-  /// @param states        the names of the f32 tensors kept for each parameter, of its shape (at most two)
+  /// @param states        the names of the tensors kept for each parameter, of its shape (at most two)
   /// @param counts_steps  whether each parameter's number of updates is part of the state
   /// @param decay_vectors false: no weight decay for parameters of rank 1 (biases, batch norm)
   Optimizer(std::vector<ParameterGroup> groups, std::vector<const char*> states, bool counts_steps, float weight_decay,
-            bool decay_vectors);
+            bool decay_vectors, DType state_dtype = DType::f32);
 
   /// What the tensors of one multi-tensor update have in common.
   struct Common {
@@ -97,6 +97,7 @@ class Optimizer {
   std::vector<ParameterGroup> groups_;
   std::vector<const char*> state_names_;
   bool counts_steps_;
+  DType state_dtype_;
   std::vector<Entry> entries_;  ///< in the order of the parameters
   std::shared_ptr<Fusion> fusion_;
 };
@@ -107,9 +108,13 @@ struct SgdOptions {
   float trust = 0.f;  ///< > 0: LARC with that trust coefficient (see kernels::Sgd); SwAV: 0.001
   float larc_eps = 1e-8f;
   bool decay_vectors = true;  ///< false: no weight decay on biases and batch norm. SwAV decays all
+  /// f32, or bf16 with stochastic rounding: half the memory (see kernels::Sgd). The random numbers follow from a
+  /// parameter's place and its number of updates, so that a resumed run draws the same.
+  DType momentum_dtype = DType::f32;
 };
 
-/// Stochastic gradient descent with momentum and, if asked, LARC. State: `momentum.<parameter>`.
+/// Stochastic gradient descent with momentum and, if asked, LARC. State: `momentum.<parameter>`, and
+/// `step.<parameter>` (one i64) where the momentum is bf16.
 class Sgd final : public Optimizer {
  public:
   Sgd(std::vector<ParameterGroup> groups, const SgdOptions& options);

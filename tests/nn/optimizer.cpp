@@ -3,11 +3,13 @@
 #include <saccade/core/ops.h>
 #include <saccade/core/random.h>
 #include <saccade/kernels/backend.h>
+#include <saccade/nn/optim/loss_scale.h>
 #include <saccade/nn/optim/optimizer.h>
 #include <saccade/nn/regnet.h>
 #include <saccade/nn/schedule.h>
 
 #include <cmath>
+#include <limits>
 
 namespace saccade::optim {
 namespace {
@@ -23,6 +25,26 @@ NamedTensor parameter(const std::string& name, std::initializer_list<float> valu
   p.requires_grad_();
   if (gradient.size() > 0) p.set_grad(values(gradient));
   return {name, p};
+}
+
+/// A small network with every kind of layer that has parameters, and a loss of some images.
+struct Small {
+  std::shared_ptr<nn::RegNet> network = nn::regnet("y:d=2,w0=8,wa=8,wm=2,g=8", 3);
+  Tensor loss(uint64_t seed) const {
+    Tensor images = Tensor::images({{4, 16, 16}}, 3);
+    Philox random(seed);
+    if (images.device() == Device::cpu)
+      for (float& x : images.data<float>()) x = random.normal();
+    const Tensor features = network->features(images);
+    return inner_product(features, features);
+  }
+};
+
+std::string bytes_of(const std::vector<NamedTensor>& tensors) {
+  std::string bytes;
+  for (const NamedTensor& t : tensors)
+    bytes += t.name + std::string(static_cast<const char*>(t.tensor.raw()), t.tensor.bytes());
+  return bytes;
 }
 
 TEST(Sgd, MomentumAndWeightDecay) {
@@ -135,8 +157,47 @@ TEST(Optimizer, ZeroGradDropsGradients) {
   EXPECT_FALSE(p.tensor.grad().defined());
 }
 
+TEST(Sgd, MomentumInBf16IsHalfAsLargeAndFollowsTheOneInF32) {
+  const Small exact, rounded;
+  Sgd one(exact.network->named_parameters(), {}),
+      two(rounded.network->named_parameters(), {.momentum_dtype = DType::bf16});
+  const auto before = allocator(Device::cpu).stats()[Tag::optimizer].live;
+  one.reserve();
+  const auto f32 = allocator(Device::cpu).stats()[Tag::optimizer].live - before;
+  two.reserve();
+  const auto bf16 = allocator(Device::cpu).stats()[Tag::optimizer].live - before - f32;
+  EXPECT_LT(static_cast<double>(bf16), 0.6 * static_cast<double>(f32));  // small tensors are rounded up to 64 bytes
+  // The same gradients for both: the mean of the roundings is nothing.
+  const auto a = exact.network->named_parameters(), b = rounded.network->named_parameters();
+  for (uint64_t step = 0; step < 30; ++step) {
+    exact.loss(step).backward();
+    for (size_t i = 0; i < a.size(); ++i) b[i].tensor.set_grad(a[i].tensor.grad());
+    one.step(1e-5f);
+    two.step(1e-5f);
+    one.zero_grad();
+    two.zero_grad();
+  }
+  const auto states = two.state();
+  EXPECT_EQ(states[0].tensor.dtype(), DType::bf16);
+  EXPECT_EQ(states[1].name, "step." + b[0].name);
+  double error = 0, size = 0, bias = 0, mass = 0;
+  const auto begin = Small().network->named_parameters();
+  for (size_t i = 0; i < a.size(); ++i)
+    for (size_t j = 0; j < a[i].tensor.data<float>().size(); ++j) {
+      const double at = double{begin[i].tensor.data<float>()[j]}, x = double{a[i].tensor.data<float>()[j]} - at,
+                   y = double{b[i].tensor.data<float>()[j]} - at;
+      error += (x - y) * (x - y);
+      size += x * x;
+      bias += (y - x) * (x < 0 ? -1 : 1);
+      mass += std::abs(x);
+    }
+  EXPECT_GT(error, 0);
+  EXPECT_LT(std::sqrt(error / size), 2e-2);
+  EXPECT_LT(std::abs(bias / mass), 1e-3);
+}
+
 TEST(Optimizer, StateGoesToAnotherOptimizerAndBothContinueAlike) {
-  for (const Recipe& recipe : {larc_sgd(), adamw()}) {
+  for (const Recipe& recipe : {larc_sgd(), adamw(), larc_sgd({.momentum_dtype = DType::bf16})}) {
     const NamedTensor p = parameter("p", {1.f, 2.f}, {0.5f, -0.5f}), never = parameter("never", {1.f}, {});
     const auto one = recipe.build(std::vector{p, never});
     for (int i = 0; i < 3; ++i) one->step(0.1f);
@@ -160,6 +221,9 @@ TEST(Optimizer, StateThatDoesNotFitIsRefused) {
   AdamW adam({p}, {});
   EXPECT_THROW(adam.load_state({{"exp_avg.p", values({1.f, 1.f})}}), Error);
   EXPECT_THROW(Sgd({p, p}, {}), Error);
+  EXPECT_THROW(Sgd({p}, {.momentum_dtype = DType::f16}), Error);
+  Sgd half({p}, {.momentum_dtype = DType::bf16});
+  EXPECT_THROW(half.load_state({{"momentum.p", values({1.f, 1.f})}}), Error);  // of a momentum in f32
 }
 
 TEST(Optimizer, LarcRecipeIsSwavs) {
@@ -188,28 +252,8 @@ TEST(Optimizer, RehearsedOnMetaItTakesTheMemoryOfItsStates) {
   }
 }
 
-/// A small network with every kind of layer that has parameters, and a loss of some images.
-struct Small {
-  std::shared_ptr<nn::RegNet> network = nn::regnet("y:d=2,w0=8,wa=8,wm=2,g=8", 3);
-  Tensor loss(uint64_t seed) const {
-    Tensor images = Tensor::images({{4, 16, 16}}, 3);
-    Philox random(seed);
-    if (images.device() == Device::cpu)
-      for (float& x : images.data<float>()) x = random.normal();
-    const Tensor features = network->features(images);
-    return inner_product(features, features);
-  }
-};
-
-std::string bytes_of(const std::vector<NamedTensor>& tensors) {
-  std::string bytes;
-  for (const NamedTensor& t : tensors)
-    bytes += t.name + std::string(static_cast<const char*>(t.tensor.raw()), t.tensor.bytes());
-  return bytes;
-}
-
 TEST(FusedOptimizer, GivesTheBitsOfTheSeparateOneAndLeavesNoGradient) {
-  for (const Recipe& recipe : {larc_sgd(), adamw()}) {
+  for (const Recipe& recipe : {larc_sgd(), adamw(), larc_sgd({.momentum_dtype = DType::bf16})}) {
     const Small one, two;
     const auto separate = recipe.build(one.network->named_parameters()),
                fused = recipe.build(two.network->named_parameters());
@@ -245,6 +289,40 @@ TEST(FusedOptimizer, NeedsTheMemoryOfFewGradients) {
     return gradients.peak;
   };
   EXPECT_LT(peak(true) * 3, peak(false));
+}
+
+TEST(LossScale, HalvesOnOverflowAndDoublesAfterGoodSteps) {
+  const NamedTensor p = parameter("p", {1.f, 1.f}, {65536.f, -131072.f});
+  Sgd sgd({p}, {});
+  LossScale scale({.growth_interval = 3});
+  EXPECT_EQ(scale.value(), 65536.f);
+  EXPECT_TRUE(scale.unscale(sgd));
+  EXPECT_EQ(p.tensor.grad().data<float>()[0], 1.f);
+  EXPECT_EQ(p.tensor.grad().data<float>()[1], -2.f);
+  p.tensor.set_grad(values({1.f, std::numeric_limits<float>::infinity()}));
+  EXPECT_FALSE(scale.unscale(sgd));
+  EXPECT_EQ(scale.value(), 32768.f);
+  p.tensor.set_grad(values({std::numeric_limits<float>::quiet_NaN(), 1.f}));
+  EXPECT_FALSE(scale.unscale(sgd));
+  EXPECT_EQ(scale.value(), 16384.f);
+  p.tensor.set_grad(values({1.f, 1.f}));
+  EXPECT_TRUE(scale.unscale(sgd));
+  EXPECT_TRUE(scale.unscale(sgd));
+  LossScale resumed({.growth_interval = 3});
+  resumed.restore(scale.value(), scale.good_steps());
+  EXPECT_TRUE(resumed.unscale(sgd));  // the third in a row
+  EXPECT_EQ(resumed.value(), 32768.f);
+  EXPECT_EQ(scale.value(), 16384.f);
+}
+
+TEST(Optimizer, ClipsAllGradientsByTheirCommonNorm) {
+  const NamedTensor p = parameter("p", {1.f}, {3.f}), q = parameter("q", {1.f, 1.f}, {0.f, -4.f});
+  Sgd sgd({p, q}, {});
+  EXPECT_FLOAT_EQ(sgd.clip_gradients(10.f), 5.f);
+  EXPECT_EQ(p.tensor.grad().item(), 3.f);
+  EXPECT_FLOAT_EQ(sgd.clip_gradients(0.5f), 5.f);
+  EXPECT_FLOAT_EQ(p.tensor.grad().item(), 0.3f);
+  EXPECT_FLOAT_EQ(q.tensor.grad().data<float>()[1], -0.4f);
 }
 
 TEST(FusedOptimizer, PassesOverFrozenParametersAndPlainBackwardsAccumulateAsEver) {
