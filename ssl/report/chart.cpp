@@ -86,6 +86,38 @@ std::string draw_series(const std::vector<std::vector<Point>>& runs, const Axis&
   return svg;
 }
 
+/// The series of a stacked chart, each on top of those before it.
+std::vector<Series> stacked_up(std::vector<Series> series) {
+  for (size_t i = 1; i < series.size(); ++i)
+    for (size_t k = 0; k < std::min(series[i].y.size(), series[i - 1].y.size()); ++k)
+      series[i].y[k] += series[i - 1].y[k];
+  return series;
+}
+
+std::string draw_area(const std::vector<std::vector<Point>>& runs, const Axis& x, const Axis& y, size_t number) {
+  std::string svg;
+  for (const std::vector<Point>& run : runs) {
+    std::string top = fmt::format("M{:.1f} {:.1f}", x.at(run.front().x), y.start);
+    for (const Point& p : run) top += fmt::format("L{:.1f} {:.1f}", x.at(p.x), y.at(p.y));
+    svg += fmt::format("<path class=\"area s{}\" d=\"{}L{:.1f} {:.1f}Z\"/>", number, top, x.at(run.back().x), y.start);
+  }
+  return svg;
+}
+
+std::string draw_stretches(const std::vector<Stretch>& stretches, const Axis& x) {
+  std::string svg;
+  for (const Stretch& s : stretches) {
+    const double from = x.at(s.from), width = x.at(s.to) - from;
+    svg +=
+        fmt::format(R"(<rect class="stretch s{}" x="{:.1f}" y="1" width="{:.1f}" height="5"><title>{}</title></rect>)",
+                    s.colour % kSeriesColours, from, std::max(width, 0.5), html_text(s.name));
+    if (width > 8. * static_cast<double>(s.name.size()))
+      svg +=
+          fmt::format(R"(<text class="tick middle" x="{:.1f}" y="17">{}</text>)", from + width / 2, html_text(s.name));
+  }
+  return svg;
+}
+
 }  // namespace
 
 std::string html_text(std::string_view text) {
@@ -113,7 +145,7 @@ std::string render_chart(const Chart& chart, int width, int height) {
   std::vector<std::vector<std::vector<Point>>> lines;
   double x_low = kInfinity, x_high = -kInfinity, y_low = kInfinity, y_high = -kInfinity;
   std::string description;
-  for (const Series& series : chart.series) {
+  for (const Series& series : chart.stacked ? stacked_up(chart.series) : chart.series) {
     for (const double x : series.x)
       if (std::isfinite(x)) x_low = std::min(x_low, x), x_high = std::max(x_high, x);
     lines.push_back(reduce(series, static_cast<size_t>(width) / 2));
@@ -134,9 +166,13 @@ std::string render_chart(const Chart& chart, int width, int height) {
     return svg + fmt::format(R"(<text class="empty" x="{}" y="{}">no values yet</text></svg>)", width / 2, height / 2);
 
   if (x_high <= x_low) x_low -= .5, x_high += .5;
+  if (chart.stacked) y_low = 0;
+  if (std::isfinite(chart.limit)) y_low = std::min(y_low, chart.limit), y_high = std::max(y_high, chart.limit);
   const double spare = y_high > y_low ? 0.06 * (y_high - y_low) : std::max(std::abs(y_high) * 0.05, 1e-3);
-  y_low -= spare, y_high += spare;
-  Axis y{y_low, y_high, static_cast<double>(height) - 26, 10, tick_step(y_high - y_low, height / 40)};
+  if (!chart.stacked) y_low -= spare;
+  y_high += spare;
+  Axis y{y_low, y_high, static_cast<double>(height) - 26, chart.stretches.empty() ? 10. : 22.,
+         tick_step(y_high - y_low, height / 40)};
   double widest = 0;
   for (double tick = std::ceil(y_low / y.step) * y.step; tick <= y_high; tick += y.step)
     widest = std::max(widest, static_cast<double>(tick_text(tick, y.step).size()));
@@ -160,8 +196,16 @@ std::string render_chart(const Chart& chart, int width, int height) {
     svg += fmt::format(R"(<text class="tick {}" x="{:.1f}" y="{:.1f}">{}</text>)",
                        x.at(tick) > x.end - 14 ? "end" : "middle", std::min(x.at(tick), x.end), y.start + 17,
                        tick_text(tick, x.step));
-  for (size_t i = 0; i < lines.size(); ++i)
-    svg += draw_series(lines[i], x, y, i % 5, chart.series[i].x.size() > static_cast<size_t>(width) / 2);
+  if (chart.stacked) {
+    for (size_t i = lines.size(); i-- > 0;) svg += draw_area(lines[i], x, y, i % kSeriesColours);
+  } else {
+    for (size_t i = 0; i < lines.size(); ++i)
+      svg += draw_series(lines[i], x, y, i % kSeriesColours, chart.series[i].x.size() > static_cast<size_t>(width) / 2);
+  }
+  if (std::isfinite(chart.limit))
+    svg += fmt::format(R"(<line class="limit" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>)", x.start, x.end,
+                       y.at(chart.limit), y.at(chart.limit));
+  svg += draw_stretches(chart.stretches, x);
   return svg + "</svg>";
 }
 

@@ -21,6 +21,13 @@ struct BandRange {
   double from, to;  ///< infinite where it has no end
 };
 
+/// A stretch of x, shown as a strip above the curves in the colour of that series' number, with its name where it fits.
+struct Stretch {
+  std::string name;
+  double from, to;
+  size_t colour;
+};
+
 struct Chart {
   std::string title;
   std::string x_label = "iteration", y_label;
@@ -28,7 +35,12 @@ struct Chart {
   std::vector<BandRange> bands = {};                             ///< what lies in none is healthy
   std::string note = {};                                         ///< a line below: how to read it
   double bands_from = -std::numeric_limits<double>::infinity();  ///< x: what lies before is not judged
+  bool stacked = false;  ///< series as areas upon one another, the first lowest; they share the x of the first
+  double limit = std::numeric_limits<double>::quiet_NaN();  ///< a y not to be passed, as a dashed line
+  std::vector<Stretch> stretches = {};
 };
+
+inline constexpr size_t kSeriesColours = 6;  ///< of the page's style: s0 ... s5, then again
 
 /// The chart as an inline SVG element of that size in CSS pixels (it scales with its box), with a title and a
 /// description for screen readers. Colours are the page's CSS variables. Long series are drawn as the mean of each

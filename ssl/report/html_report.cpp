@@ -11,11 +11,11 @@ namespace {
 constexpr std::string_view kStyle = R"css(
 :root { color-scheme: light dark;
   --page: #f6f7f9; --card: #fff; --text: #1b2430; --soft: #5d6b7c; --rule: #e1e5ea; --grid: #e9ecf0;
-  --s0: #2563c9; --s1: #d9730d; --s2: #15803d; --s3: #8b3fc7; --s4: #b91c4b;
+  --s0: #2563c9; --s1: #d9730d; --s2: #15803d; --s3: #8b3fc7; --s4: #b91c4b; --s5: #0e7c86;
   --healthy: #15803d; --warn: #b45309; --alarm: #b91c1c; --warn-fill: #f59e0b24; --alarm-fill: #ef444426; }
 @media (prefers-color-scheme: dark) { :root {
   --page: #12161c; --card: #1a2029; --text: #e3e8ee; --soft: #94a1b2; --rule: #2b3441; --grid: #262e3a;
-  --s0: #6ea8ff; --s1: #f5a35c; --s2: #5bc980; --s3: #c194f0; --s4: #f2809f;
+  --s0: #6ea8ff; --s1: #f5a35c; --s2: #5bc980; --s3: #c194f0; --s4: #f2809f; --s5: #4fc3cc;
   --healthy: #5bc980; --warn: #f0b04f; --alarm: #f58b8b; --warn-fill: #f59e0b2b; --alarm-fill: #ef444433; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--text);
@@ -36,7 +36,8 @@ p { margin: 0; } .soft, figcaption { color: var(--soft); } figcaption, .note { f
 .grid { stroke: var(--grid); } .axis { stroke: var(--soft); stroke-opacity: .6; }
 .line { fill: none; stroke: var(--c); stroke-width: 1.8; stroke-linejoin: round; stroke-linecap: round; }
 .range { fill: var(--c); fill-opacity: .16; stroke: none; } .dot { fill: var(--c); }
-.s0 { --c: var(--s0); } .s1 { --c: var(--s1); } .s2 { --c: var(--s2); } .s3 { --c: var(--s3); } .s4 { --c: var(--s4); }
+.s0 { --c: var(--s0); } .s1 { --c: var(--s1); } .s2 { --c: var(--s2); } .s3 { --c: var(--s3); } .s4 { --c: var(--s4); } .s5 { --c: var(--s5); }
+.area, .stretch { fill: var(--c); stroke: none; } .limit { stroke: var(--text); stroke-width: 1.5; stroke-dasharray: 6 4; }
 rect.warn { fill: var(--warn-fill); } rect.alarm { fill: var(--alarm-fill); }
 .key { display: inline-block; width: 14px; height: 3px; border-radius: 2px; background: var(--c); vertical-align: 3px; margin: 0 5px 0 12px; }
 .last { font-weight: 500; color: var(--soft); font-size: 13px; font-variant-numeric: tabular-nums; white-space: nowrap; }
@@ -95,7 +96,7 @@ void add_chart(std::string& page, const Chart& chart, int width, int height) {
   } else {
     page += "<span class=\"last\">";
     for (size_t i = 0; i < chart.series.size(); ++i)
-      page += fmt::format("<span class=\"key s{}\"></span>{}", i % 5, html_text(chart.series[i].name));
+      page += fmt::format("<span class=\"key s{}\"></span>{}", i % kSeriesColours, html_text(chart.series[i].name));
     page += "</span>";
   }
   page += "</h3>" + render_chart(chart, width, height);
@@ -155,10 +156,12 @@ std::string render_html(const HtmlReport& report) {
   }
   add_tables(page, report.tables);
   if (!report.curves.empty()) {
-    page += "<h2>Training</h2><div class=\"curves grid-cards\">\n";
-    for (const Chart& chart : report.curves) add_chart(page, chart, 520, 240);
+    page += fmt::format("<h2>{}</h2><div class=\"curves grid-cards\">\n", html_text(report.curves_title));
+    const bool alone = report.curves.size() == 1;  // it has the whole width
+    for (const Chart& chart : report.curves) add_chart(page, chart, alone ? 1040 : 520, alone ? 380 : 240);
     page += "</div>\n";
   }
+  add_tables(page, report.details);
   if (!report.health.empty() || !report.messages.empty()) {
     page += "<h2>Health</h2>\n";
     add_messages(page, report.messages);

@@ -33,9 +33,11 @@ struct HtmlReport {
   std::string title, subtitle;
   std::vector<std::pair<std::string, std::string>> key_figures;  ///< name and value, in large type on top
   std::vector<ReportTable> tables;                               ///< results
-  std::vector<Chart> curves;                                     ///< loss, kNN, learning rate
-  std::vector<Chart> health;                                     ///< small multiples
-  std::vector<HealthMessage> messages;                           ///< what the monitor said
+  std::string curves_title = "Training";
+  std::vector<Chart> curves;            ///< loss, kNN, learning rate
+  std::vector<ReportTable> details;     ///< below the curves
+  std::vector<Chart> health;            ///< small multiples
+  std::vector<HealthMessage> messages;  ///< what the monitor said
   std::vector<Gallery> galleries;
   std::vector<std::pair<std::string, std::string>> configuration;
 };

@@ -146,5 +146,32 @@ TEST(Chart, BandsBeginWhereJudgingDoes) {
   EXPECT_EQ(width(chart(1000)), 0.0);
 }
 
+TEST(HtmlReport, StackedChartsPileTheirSeriesUp) {
+  Chart chart{"Memory", "seconds", "", {ramp("parameters", 11), ramp("activations", 11)}};
+  chart.stacked = true;
+  chart.limit = 40;
+  chart.stretches = {{"forward", 0, 5, 1}, {"back<ward", 5, 10, 2}};
+  const std::string svg = render_chart(chart, 600, 300);
+  // 10 on top of 10: the upper area reaches twice as high as the lower; both stand on the axis, the limit is above.
+  const auto y_of_last_top = [&svg](const std::string& path) {
+    const size_t from = svg.find("class=\"area " + path), end = svg.find("Z", from);
+    std::vector<double> ys;
+    for (size_t at = svg.find(' ', svg.find(" d=", from) + 1); at < end; at = svg.find(' ', at + 1))
+      ys.push_back(std::stod(svg.substr(at + 1)));
+    return std::pair(ys[ys.size() - 2], ys.back());  // the last point, the way down to the axis
+  };
+  ASSERT_THAT(svg, AllOf(HasSubstr("class=\"area s0\""), HasSubstr("class=\"area s1\""), Not(HasSubstr("\"line s0"))));
+  const auto [lower, axis] = y_of_last_top("s0");
+  const auto [upper, same_axis] = y_of_last_top("s1");
+  EXPECT_EQ(axis, same_axis);
+  EXPECT_NEAR(axis - upper, 2 * (axis - lower), 0.3);
+  EXPECT_LT(svg.find("class=\"area s1"), svg.find("class=\"area s0"));  // the higher one is painted first
+  const size_t limit = svg.find("class=\"limit\"");
+  ASSERT_NE(limit, svg.npos);
+  EXPECT_LT(std::stod(svg.substr(svg.find("y1=\"", limit) + 4)), upper);
+  EXPECT_THAT(svg, AllOf(HasSubstr("class=\"stretch s1\""), HasSubstr("<title>back&lt;ward</title>"),
+                         HasSubstr(">forward</text>"), HasSubstr("activations: 20 at seconds 10.")));
+}
+
 }  // namespace
 }  // namespace saccade::ssl
