@@ -70,6 +70,7 @@ void SwAV::push(size_t queue, const Tensor& embeddings) {
 
 Tensor SwAV::assign_scores(const Tensor& embeddings, const Tensor& scores, int64_t batch, int64_t iteration) {
   const NoGradScope no_grad;
+  const AutocastScope exact(DType::f32);
   const int64_t k = options_.prototypes;
   const bool queued = queue_in_use(iteration);  // judged by the first queue, for all
   const bool filling = !queues_.empty() && iteration >= options_.queue_start_iteration;

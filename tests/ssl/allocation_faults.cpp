@@ -2,6 +2,7 @@
 // same objects go on.
 #include <gtest/gtest.h>
 #include <saccade/core/allocator.h>
+#include <saccade/core/autocast.h>
 #include <saccade/core/autograd.h>
 #include <saccade/core/ops.h>
 #include <saccade/nn/optim/optimizer.h>
@@ -32,9 +33,10 @@ struct Training {
     }
   }
 
+  Tensor loss(int64_t iteration) { return model.loss(batches[static_cast<size_t>(iteration % 2)], iteration); }
   /// The loss of one whole step; 0 on the meta device.
   float step(int64_t iteration) {
-    const Tensor loss = model.loss(batches[static_cast<size_t>(iteration % 2)], iteration);
+    const Tensor loss = this->loss(iteration);
     loss.backward();
     optimizer->step(0.1f);
     optimizer->zero_grad();
@@ -63,6 +65,43 @@ struct Training {
 int64_t live(Device device) { return allocator(device).stats().total.live; }
 
 class AllocationFaults : public ::testing::TestWithParam<Device> {};
+TEST_P(AllocationFaults, SoItIsWithAPlanReducedPrecisionAndAFusedOptimizer) {
+  const DeviceScope device(GetParam());
+  const AutocastScope precision(DType::bf16);
+  const KeepScope keep(Keep::lean);
+  Training training(GetParam(), 8, optim::adamw());
+  training.optimizer->reserve();
+  const size_t units = training.model.trunk()->unit_count();
+  ASSERT_EQ(units, 3u);
+  training.model.trunk()->follow(
+      {{.is_run = true, .layer = 0, .last = 2, .inside = {{.layer = 0, .mode = 1}, {.layer = 1}}},
+       {.layer = 2, .mode = 1}});
+  const auto step = [&](int64_t iteration, int64_t failure) {
+    allocator(GetParam()).fail_at(failure);
+    training.optimizer->backward_and_step(training.loss(iteration), 1e-3f);
+    allocator(GetParam()).fail_at(0);
+  };
+  for (int64_t i = 0; i < 3; ++i) step(i, 0);
+  const int64_t before = live(GetParam());
+  int64_t n = 1;
+  for (bool failed = true; failed; ++n) {
+    failed = false;
+    try {
+      step(n, n);
+    } catch (const OutOfMemory&) {
+      failed = true;
+      training.optimizer->zero_grad();
+    }
+    ASSERT_EQ(live(GetParam()), before) << "after a failure of allocation " << n;
+    step(n, 0);
+    ASSERT_EQ(live(GetParam()), before) << "after a failure of allocation " << n;
+    if (GetParam() == Device::cpu) {
+      ASSERT_TRUE(std::isfinite(training.loss(n).item())) << "after a failure of allocation " << n;
+    }
+  }
+  EXPECT_GT(n, 150);
+}
+
 INSTANTIATE_TEST_SUITE_P(Devices, AllocationFaults, ::testing::Values(Device::cpu, Device::meta),
                          [](const auto& device) { return std::string(name_of(device.param)); });
 
