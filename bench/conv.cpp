@@ -1,13 +1,15 @@
 // Convolutions and matrix products of the CPU backend: GFLOP/s and % of the machine's fp32 peak, measured on the spot.
-//   bench_conv --benchmark_filter=group            rows: shape/pass/way, way: chosen (what the backend does), onednn,
-//   own
+//   bench_conv --benchmark_filter=group --dtype=f32,bf16
+// Rows: shape/pass/way/dtype; way: chosen (what the backend does), onednn, own, pairs, product, unfold, widened.
 #include <benchmark/benchmark.h>
 #include <fmt/format.h>
 #include <saccade/kernels/backend.h>
 #include <saccade/kernels/cpu/conv_plan.h>
 
 #include <algorithm>
+#include <iterator>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -36,6 +38,9 @@ const Shape shapes[] = {
     // The demonstration's network: Fashion-MNIST, 256 images, 2 crops of 28 and 2 of 16.
     {"fashion/stem_1_to_16", {1, 16, 3, 1, 1, 1}, {{512, 28, 28}, {512, 16, 16}}},
     {"fashion/stem_1_to_24_s2", {1, 24, 3, 2, 1, 1}, {{512, 28, 28}, {512, 16, 16}}},
+    {"fashion/1x1_16_to_24@28", {16, 24, 1, 1, 0, 1}, {{512, 28, 28}, {512, 16, 16}}},
+    {"fashion/1x1_16_to_24_s2", {16, 24, 1, 2, 0, 1}, {{512, 28, 28}, {512, 16, 16}}},
+    {"fashion/group8_24_s2@28", {24, 24, 3, 2, 1, 3}, {{512, 28, 28}, {512, 16, 16}}},
     {"fashion/1x1_24@14", {24, 24, 1, 1, 0, 1}, {{512, 14, 14}, {512, 8, 8}}},
     {"fashion/1x1_24_to_24_s2", {24, 24, 1, 2, 0, 1}, {{512, 14, 14}, {512, 8, 8}}},
     {"fashion/1x1_24_to_64@7", {24, 64, 1, 1, 0, 1}, {{512, 7, 7}, {512, 4, 4}}},
@@ -85,14 +90,17 @@ const Shape shapes[] = {
 };
 // clang-format on
 
-struct Floats {
-  explicit Floats(size_t n) : bytes(n * sizeof(float)), data(new (std::align_val_t(64)) float[n + 16]) {
-    for (size_t i = 0; i < n; ++i) data[i] = static_cast<float>(i * 2654435761u % 1000) * 0.002f - 1.f;
+/// Values in [-1, 1) of a type, on a cache line.
+struct Values {
+  explicit Values(size_t n, DType dtype = DType::f32)
+      : data(::operator new(n* size_of(dtype) + 64, std::align_val_t(64))) {
+    std::vector<float> values(n);
+    for (size_t i = 0; i < n; ++i) values[i] = static_cast<float>(i * 2654435761u % 1000) * 0.002f - 1.f;
+    backend(Device::cpu).cast(DType::f32, dtype, static_cast<int64_t>(n), values.data(), data);
   }
-  ~Floats() { ::operator delete[](data, std::align_val_t(64)); }
-  Floats(const Floats&) = delete;
-  size_t bytes;
-  float* data;
+  ~Values() { ::operator delete(data, std::align_val_t(64)); }
+  Values(const Values&) = delete;
+  void* data;
 };
 
 void run(benchmark::State& state, const Shape& shape, ConvPass pass, const std::string& way) {
@@ -100,53 +108,90 @@ void run(benchmark::State& state, const Shape& shape, ConvPass pass, const std::
   int64_t output_rows = 0;
   double flops = 0;
   for (const Segment& s : shape.in) output_rows += c.output(s).rows(), flops += c.flops(s);
-  const Floats x(static_cast<size_t>(total_rows(shape.in) * c.in_channels)),
-      y(static_cast<size_t>(output_rows * c.out_channels)), w(static_cast<size_t>(c.weight_elements()));
+  const bool weight = pass == ConvPass::backward_weight;
+  const Values x(static_cast<size_t>(total_rows(shape.in) * c.in_channels), c.dtype),
+      y(static_cast<size_t>(output_rows * c.out_channels), c.dtype),
+      w(static_cast<size_t>(c.weight_elements()), weight ? DType::f32 : c.dtype);
   const cpu::ConvPlan plan = way == "unfold"                    ? cpu::plan_unfold(c, shape.in, pass)
                              : way == "product"                 ? cpu::plan_pointwise(c, shape.in, pass)
                              : way == "onednn"                  ? cpu::plan_onednn(c, shape.in, pass)
+                             : way == "widened"                 ? cpu::plan_widened(c, shape.in, pass)
                              : (way == "own" || way == "pairs") ? cpu::plan_grouped(c, shape.in, pass, way == "pairs")
                                                                 : cpu::conv_plan(c, shape.in, pass);
-  const Floats workspace(plan.workspace / sizeof(float) + 1);
-  const float* a = pass == ConvPass::backward_data ? y.data : x.data;
-  const float* b = pass == ConvPass::backward_weight ? y.data : w.data;
-  float* out = pass == ConvPass::forward ? y.data : pass == ConvPass::backward_data ? x.data : w.data;
+  const Values workspace(plan.workspace / sizeof(float) + 1);
+  const void* a = pass == ConvPass::backward_data ? y.data : x.data;
+  const void* b = weight ? y.data : w.data;
+  void* out = pass == ConvPass::forward ? y.data : weight ? w.data : x.data;
   plan.run(a, b, out, workspace.data);
   for (auto _ : state) plan.run(a, b, out, workspace.data);
   report(state, flops);
 }
 
 void run_product(benchmark::State& state, const MatMul& s) {
-  const Floats a(static_cast<size_t>(s.m * s.k)), b(static_cast<size_t>(s.k * s.n)), c(static_cast<size_t>(s.m * s.n));
+  const Values a(static_cast<size_t>(s.m * s.k), s.dtype), b(static_cast<size_t>(s.k * s.n), s.dtype),
+      c(static_cast<size_t>(s.m * s.n), s.out_dtype);
   Backend& backend = kernels::backend(Device::cpu);
-  const Floats workspace(backend.matmul_workspace(s) / sizeof(float) + 1);
+  const Values workspace(backend.matmul_workspace(s) / sizeof(float) + 1);
   for (auto _ : state) backend.matmul(s, a.data, b.data, nullptr, c.data, workspace.data);
   report(state, s.flops());
+}
+
+/// Whether the machine and the shape have a way.
+bool possible(const Conv2d& c, ConvPass pass, std::string_view way) {
+  const bool native = cpu::onednn_computes_in(c.dtype);
+  if (way == "own") return cpu::grouped_is_possible(c);
+  if (way == "pairs") return cpu::grouped_is_possible(c) && c.in_channels == 8 * c.groups;
+  if (way == "widened") return c.dtype != DType::f32;
+  if (way == "onednn") return native;
+  if (way == "product") return native && cpu::is_pointwise(c);
+  if (way == "unfold") return native && !cpu::is_pointwise(c) && cpu::unfold_is_possible(c, pass);
+  return true;
+}
+
+/// Takes --dtype=a,b out of the arguments.
+std::vector<DType> take_dtypes(int& argc, char** argv) {
+  constexpr std::string_view flag = "--dtype=";
+  constexpr DType all[] = {DType::f32, DType::bf16, DType::f16};
+  std::vector<DType> chosen;
+  int kept = 1;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view text = argv[i];
+    if (!text.starts_with(flag)) {
+      argv[kept++] = argv[i];
+      continue;
+    }
+    for (std::string_view list = text.substr(flag.size()); !list.empty();) {
+      const std::string_view name = list.substr(0, list.find(','));
+      list.remove_prefix(std::min(list.size(), name.size() + 1));
+      const auto found = std::find_if(std::begin(all), std::end(all), [&](DType d) { return name_of(d) == name; });
+      if (found == std::end(all)) throw std::runtime_error(fmt::format("{}: expected f32, bf16 or f16", text));
+      chosen.push_back(*found);
+    }
+  }
+  argc = kept;
+  return chosen.empty() ? std::vector{DType::f32} : chosen;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  const std::vector<DType> dtypes = take_dtypes(argc, argv);
   benchmark::AddCustomContext("fp32 peak", fmt::format("{:.0f} GFLOP/s on {} threads ({})", bench::peak_flops() * 1e-9,
                                                        cpu_threads(), name_of(cpu_isa())));
   const std::pair<const char*, ConvPass> passes[] = {
       {"forward", ConvPass::forward}, {"data", ConvPass::backward_data}, {"weight", ConvPass::backward_weight}};
-  for (const Shape& shape : shapes)
+  for (Shape shape : shapes)
     for (const auto& [pass_name, pass] : passes) {
       if (pass == ConvPass::backward_data && shape.conv.in_channels <= 3) continue;  // images need no gradient
-      for (const char* way : {"chosen", "onednn", "own", "pairs", "product", "unfold"}) {
-        const std::string_view name = way;
-        if (name == "own" && !cpu::grouped_is_possible(shape.conv)) continue;
-        if (name == "pairs" &&
-            (!cpu::grouped_is_possible(shape.conv) || shape.conv.in_channels != 8 * shape.conv.groups))
-          continue;
-        if (name == "product" && !cpu::is_pointwise(shape.conv)) continue;
-        if (name == "unfold" && (cpu::is_pointwise(shape.conv) || !cpu::unfold_is_possible(shape.conv, pass))) continue;
-        benchmark::RegisterBenchmark(fmt::format("{}/{}/{}", shape.name, pass_name, way).c_str(), run, shape, pass,
-                                     std::string(way))
-            ->Unit(benchmark::kMillisecond)
-            ->UseRealTime();
-      }
+      for (const char* way : {"chosen", "onednn", "own", "pairs", "product", "unfold", "widened"})
+        for (const DType dtype : dtypes) {
+          shape.conv.dtype = dtype;
+          if (!possible(shape.conv, pass, way)) continue;
+          benchmark::RegisterBenchmark(fmt::format("{}/{}/{}/{}", shape.name, pass_name, way, name_of(dtype)).c_str(),
+                                       run, shape, pass, std::string(way))
+              ->Unit(benchmark::kMillisecond)
+              ->UseRealTime();
+        }
     }
   const std::pair<const char*, MatMul> products[] = {
       {"product/prototypes", {512, 256, 128, false, true}},
@@ -154,8 +199,14 @@ int main(int argc, char** argv) {
       {"product/head_hidden_gradient", {1024, 440, 512, true, false}},
       {"product/square_1024", {1024, 1024, 1024}},
   };
-  for (const auto& [name, product] : products)
-    benchmark::RegisterBenchmark(name, run_product, product)->Unit(benchmark::kMillisecond)->UseRealTime();
+  for (const auto& [name, shape] : products)
+    for (const DType dtype : dtypes) {
+      MatMul product = shape;
+      product.dtype = product.out_dtype = dtype;
+      benchmark::RegisterBenchmark(fmt::format("{}/{}", name, name_of(dtype)).c_str(), run_product, product)
+          ->Unit(benchmark::kMillisecond)
+          ->UseRealTime();
+    }
   benchmark::Initialize(&argc, argv);
   benchmark::RunSpecifiedBenchmarks();
 }

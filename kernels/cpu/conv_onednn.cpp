@@ -158,6 +158,8 @@ ConvPlan plan_weights(const Conv2d& conv, const Segments& in) {
 
 }  // namespace
 
+bool onednn_computes_in(DType dtype) { return computes_in(dtype); }
+
 ConvPlan plan_onednn(const Conv2d& conv, const Segments& in, ConvPass pass) {
   try {
     if (pass == ConvPass::backward_weight) return plan_weights(conv, in);

@@ -45,8 +45,9 @@ ConvPlan choose_plan(const Conv2d&, const Segments& in, ConvPass);
 /// On copies in f32, a few images at a time: for types that the instruction set does not compute in.
 ConvPlan plan_widened(const Conv2d&, const Segments& in, ConvPass);
 
-/// By oneDNN: any convolution in f32, and in bf16 where onednn::computes_in() says so.
+/// By oneDNN: any convolution of a type it computes in: f32, and bf16 with AVX512_BF16.
 ConvPlan plan_onednn(const Conv2d&, const Segments& in, ConvPass);
+bool onednn_computes_in(DType);
 
 /// 1x1 as one matrix product over the pixel rows of all segments; with a stride, over copies of those it lands on.
 ConvPlan plan_pointwise(const Conv2d&, const Segments& in, ConvPass);

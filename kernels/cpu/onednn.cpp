@@ -18,7 +18,10 @@ dnnl::stream& stream() {
   return stream;
 }
 
-bool computes_in(DType dtype) { return dtype == DType::f32 || (dtype == DType::bf16 && cpu_isa() == Isa::avx512); }
+bool computes_in(DType dtype) {
+  static const bool bf16 = cpu_isa() == Isa::avx512 && __builtin_cpu_supports("avx512bf16");
+  return dtype == DType::f32 || (dtype == DType::bf16 && bf16);
+}
 
 dnnl::memory::data_type type_of(DType dtype) {
   return dtype == DType::bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;

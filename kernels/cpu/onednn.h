@@ -18,7 +18,8 @@ dnnl::engine& engine();
 /// A stream of the calling thread (work runs synchronously on it).
 dnnl::stream& stream();
 
-/// f32 always, bf16 with AVX-512 (emulated where the processor has no AVX512_BF16); anything else needs copies in f32.
+/// f32 always, bf16 where the processor has AVX512_BF16 (elsewhere oneDNN refuses or emulates it). What it does not
+/// compute in needs copies in f32.
 bool computes_in(DType dtype);
 
 /// Of a type it computes in.

@@ -157,7 +157,10 @@ template <int slot, class T>
 }
 template <int slot, class T>
 [[gnu::always_inline]] inline void fill_slot(const T* from, float* to) {
-  if constexpr (slot < width) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    using V = typename Vector<slot>::type;
+    *reinterpret_cast<V*>(to) = *reinterpret_cast<const V*>(from);
+  } else if constexpr (slot < width) {
     store(to, load(from, Part{slot}), Part{slot});
   } else {
     for (int c = 0; c < slot; c += width) store(to + c, load(from + c));
