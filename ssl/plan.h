@@ -107,5 +107,7 @@ LargestBatch largest_batch(const StepSpec& spec, plan::TimeModel& time, int64_t 
 /// Bytes that the process needs beside the arena: code, libraries, thread stacks, what oneDNN generated so far.
 /// Measured now, so call it after rehearsing.
 int64_t process_overhead();
+/// The most memory that this process has occupied so far (VmHWM), bytes.
+int64_t peak_resident();
 
 }  // namespace saccade::ssl
