@@ -24,8 +24,9 @@
 /// A kernel whose blocks have at most that many threads.
 #define SACCADE_KERNEL(threads) static __global__ __launch_bounds__(threads) void
 #define SACCADE_DEVICE __device__ __forceinline__
+#define SACCADE_UNROLL _Pragma("unroll")
 /// An array in shared memory. Its size is a constant.
-#define SACCADE_SHARED(T, name, elements) __shared__ T name[elements]
+#define SACCADE_SHARED(T, name, elements) __shared__ __align__(16) T name[elements]
 /// The array of floats whose size the launch gives.
 #define SACCADE_DYNAMIC_SHARED(name) extern __shared__ float name[]
 
@@ -47,6 +48,7 @@ SACCADE_DEVICE float shuffle_xor(float value, int by) { return __shfl_xor_sync(0
 SACCADE_DEVICE double shuffle_xor(double value, int by) { return __shfl_xor_sync(0xffffffffu, value, by); }
 SACCADE_DEVICE void raise_flag(float* flag) { atomicExch(flag, 1.f); }
 
+SACCADE_DEVICE uint32_t bits_of(float value) { return __float_as_uint(value); }
 SACCADE_DEVICE float to_float(float value) { return value; }
 SACCADE_DEVICE float to_float(Half value) { return __half2float(__ushort_as_half(value.bits)); }
 SACCADE_DEVICE float to_float(BFloat16 value) { return __uint_as_float(static_cast<unsigned>(value.bits) << 16); }
@@ -88,6 +90,7 @@ void launch(Stream stream, Extent grid, Extent block, size_t shared_bytes, Argum
 
 #define SACCADE_KERNEL(threads) static void
 #define SACCADE_DEVICE inline
+#define SACCADE_UNROLL
 #define SACCADE_SHARED(T, name, elements) \
   static char name##_tag;                 \
   T* const name = static_cast<T*>(simt::shared_array(&name##_tag, sizeof(T) * (elements), #name))
@@ -116,6 +119,7 @@ inline void raise_flag(float* flag, simt::Site where = simt::Site::current()) {
   __atomic_store(flag, &raised, __ATOMIC_RELAXED);
 }
 
+inline uint32_t bits_of(float value) { return simt::bits_to<uint32_t>(value); }
 inline float to_float(float value) { return value; }
 inline float to_float(Half value) { return value.to_float(); }
 inline float to_float(BFloat16 value) { return value.to_float(); }

@@ -1,0 +1,278 @@
+// Sinkhorn's assignments and the losses over prototypes and classes, f32. A block works on whole rows; a thread owns
+// every 256th column, so that what it stages in shared memory needs no barrier.
+//
+// Memory: each score once an iteration. Rows wait in shared memory for their maximum and their sum, up to 4,080
+// prototypes (Sinkhorn), 6,000 (assignments, swapped prediction) and 12,000 (cross entropy); wider ones are read again,
+// from the L2 cache. Swapped prediction reads an assignment once for each crop that predicts it.
+
+#include <saccade/kernels/cuda/vectors.h>
+
+#include <algorithm>
+
+namespace saccade::kernels::cuda {
+namespace {
+
+constexpr int threads = 256, warps = threads / lanes;
+constexpr size_t most_staged = (48 << 10) - 256;  ///< bytes of shared memory, next to the reductions' own
+
+/// One row's exponents: read, or taken from where they were staged.
+struct Exponents {
+  const float *scores, *offsets;  ///< offsets may be null
+  float factor;
+  float* staged;  ///< null: read again
+};
+
+SACCADE_DEVICE float read(const Exponents& row, int64_t k) {
+  const float v = load(row.scores + k) * row.factor;
+  return row.offsets != nullptr ? v + load(row.offsets + k) : v;
+}
+
+/// Largest exponent of the row; stages the exponents.
+SACCADE_DEVICE float row_max(const Exponents& row, int64_t n, float* parts) {
+  float largest = -INFINITY;
+  for (int64_t k = thread_x(); k < n; k += threads) {
+    const float v = read(row, k);
+    if (row.staged != nullptr) store(row.staged + k, v);
+    largest = larger(largest, v);
+  }
+  return block_max<warps>(largest, parts);
+}
+
+/// Sum of exp(exponent - shift); stages the exponentials.
+SACCADE_DEVICE float row_sum(const Exponents& row, int64_t n, float shift, float* parts) {
+  float sum = 0;
+  for (int64_t k = thread_x(); k < n; k += threads) {
+    const float e = expf((row.staged != nullptr ? load(row.staged + k) : read(row, k)) - shift);
+    if (row.staged != nullptr) store(row.staged + k, e);
+    sum += e;
+  }
+  return block_sum<warps>(sum, parts);
+}
+
+SACCADE_DEVICE float exponential(const Exponents& row, int64_t k, float shift) {
+  return row.staged != nullptr ? load(row.staged + k) : expf(read(row, k) - shift);
+}
+
+/// With e_bk = exp(S_bk/eps + a_k - m_b), m_b the row's largest exponent, the row step is c_b = -ln N - m_b - ln sum_k
+/// e_bk, and the column step's exp(S_bk/eps + c_b) is e_bk exp(-a_k) / (N sum_k e_bk): its sums over the rows of a
+/// part, but for exp(-a_k), go to partial (parts, prototypes). In the first iteration c is constant, minus the largest
+/// of all exponents: here relative to that of the part, which goes to part_max.
+SACCADE_KERNEL(threads)
+sinkhorn_rows(Sinkhorn spec, bool first, int64_t part_rows, bool staged, const float* scores, const float* potentials,
+              float* partial, float* part_max, float* row_potentials) {
+  SACCADE_SHARED(float, parts, warps);
+  SACCADE_DYNAMIC_SHARED(memory);
+  const int64_t n = spec.prototypes, begin = block_x() * part_rows;
+  const int64_t end = begin + part_rows < spec.rows ? begin + part_rows : spec.rows;
+  float* columns = staged ? memory + n : partial + block_x() * n;
+  for (int64_t k = thread_x(); k < n; k += threads) {
+    store(columns + k, 0.f);
+    if (staged && !first) store(memory + 2 * n + k, load(potentials + k));
+  }
+  Exponents row{scores + begin * n,
+                first    ? nullptr
+                : staged ? memory + 2 * n
+                         : potentials,
+                1.f / spec.eps, staged ? memory : nullptr};
+  float largest = -INFINITY;
+  for (int64_t b = begin; b < end; ++b, row.scores += n) {
+    const float shift = row_max(row, n, parts), sum = row_sum(row, n, shift, parts);
+    float kept = 1.f, weight;
+    if (first) {
+      const float next = larger(largest, shift);
+      kept = expf(largest - next);
+      weight = expf(shift - next);
+      largest = next;
+    } else {
+      weight = 1.f / (sum * static_cast<float>(spec.rows));
+      if (thread_x() == 0) store(row_potentials + b, -logf(static_cast<float>(spec.rows)) - shift - logf(sum));
+    }
+    for (int64_t k = thread_x(); k < n; k += threads) {
+      store(columns + k, load(columns + k) * kept + exponential(row, k, shift) * weight);
+    }
+  }
+  if (staged) {
+    for (int64_t k = thread_x(); k < n; k += threads) store(partial + block_x() * n + k, load(columns + k));
+  }
+  if (first && thread_x() == 0) store(part_max + block_x(), largest);
+}
+
+/// Sinkhorn's column step for one prototype, without exponentials that could all vanish: the largest first.
+SACCADE_DEVICE float column_log_sum_exp(const Sinkhorn& spec, const float* scores, const float* row_potentials,
+                                        float constant, int64_t k) {
+  const float factor = 1.f / spec.eps;
+  float largest = -INFINITY, sum = 0;
+  for (int64_t b = 0; b < spec.rows; ++b) {
+    const float c = row_potentials != nullptr ? load(row_potentials + b) : constant;
+    largest = larger(largest, load(scores + b * spec.prototypes + k) * factor + c);
+  }
+  for (int64_t b = 0; b < spec.rows; ++b) {
+    const float c = row_potentials != nullptr ? load(row_potentials + b) : constant;
+    sum += expf(load(scores + b * spec.prototypes + k) * factor + c - largest);
+  }
+  return largest + logf(sum);
+}
+
+/// a_k <- -ln K - (ln u_k - a_k), u_k the column's sum. Where u_k is so small that terms of it may have vanished, the
+/// column is summed anew.
+SACCADE_KERNEL(threads)
+sinkhorn_columns(Sinkhorn spec, bool first, int64_t parts, const float* scores, const float* partial,
+                 const float* part_max, const float* row_potentials, float* potentials) {
+  const int64_t k = block_x() * threads + thread_x();
+  if (k >= spec.prototypes) return;
+  float largest = -INFINITY, u = 0;
+  if (first) {
+    for (int64_t p = 0; p < parts; ++p) largest = larger(largest, load(part_max + p));
+  }
+  for (int64_t p = 0; p < parts; ++p) {
+    const float sum = load(partial + p * spec.prototypes + k);
+    u += first ? sum * expf(load(part_max + p) - largest) : sum;
+  }
+  const float log_sum = u > 1e-30f ? logf(u) - (first ? 0.f : load(potentials + k))
+                                   : column_log_sum_exp(spec, scores, first ? nullptr : row_potentials, -largest, k);
+  store(potentials + k, -logf(static_cast<float>(spec.prototypes)) - log_sum);
+}
+
+SACCADE_KERNEL(threads)
+sinkhorn_softmax(Sinkhorn spec, int64_t part_rows, bool staged, const float* scores, const float* potentials,
+                 float* q) {
+  SACCADE_SHARED(float, parts, warps);
+  SACCADE_DYNAMIC_SHARED(memory);
+  const int64_t n = spec.prototypes, begin = block_x() * part_rows;
+  const int64_t end = begin + part_rows < spec.rows ? begin + part_rows : spec.rows;
+  for (int64_t k = thread_x(); staged && k < n; k += threads) store(memory + n + k, load(potentials + k));
+  Exponents row{scores + begin * n, staged ? memory + n : potentials, 1.f / spec.eps, staged ? memory : nullptr};
+  for (int64_t b = begin; b < end; ++b, row.scores += n) {
+    const float shift = row_max(row, n, parts), scale = 1.f / row_sum(row, n, shift, parts);
+    for (int64_t k = thread_x(); k < n; k += threads) store(q + b * n + k, exponential(row, k, shift) * scale);
+  }
+}
+
+/// What a crop is to predict for an image, summed over the assigning crops other than itself.
+SACCADE_DEVICE float target_of(const SwappedPrediction& spec, const float* q, int64_t crop, int64_t image, int64_t k) {
+  float target = 0;
+  for (int64_t i = 0; i < spec.assigning; ++i) {
+    if (i != crop) target += load(q + (i * spec.batch + image) * spec.prototypes + k);
+  }
+  return target;
+}
+
+/// One block a row of scores. With t the row's target: loss = mass(t) * lse - sum_k t_k s_k/tau, gradient =
+/// (mass(t) * softmax - t) / tau, both times `share`.
+SACCADE_KERNEL(threads)
+swapped_prediction_rows(SwappedPrediction spec, float share, bool staged, const float* scores, const float* q,
+                        float* row_loss, float* dscores) {
+  SACCADE_SHARED(float, parts, warps);
+  SACCADE_DYNAMIC_SHARED(memory);
+  const int64_t n = spec.prototypes, crop = block_x() / spec.batch, image = block_x() % spec.batch;
+  float* const targets = memory + n;
+  const Exponents row{scores + block_x() * n, nullptr, 1.f / spec.temperature, staged ? memory : nullptr};
+  const float shift = row_max(row, n, parts);
+  float mass = 0, dot = 0;
+  for (int64_t k = thread_x(); k < n; k += threads) {
+    const float t = target_of(spec, q, crop, image, k);
+    if (staged) store(targets + k, t);
+    mass += t;
+    dot += t * ((staged ? load(memory + k) : read(row, k)) - shift);
+  }
+  mass = block_sum<warps>(mass, parts);
+  dot = block_sum<warps>(dot, parts);
+  const float sum = row_sum(row, n, shift, parts);
+  if (thread_x() == 0) store(row_loss + block_x(), mass * logf(sum) - dot);
+  const float scale = share / spec.temperature, softmax = mass / sum * scale;
+  for (int64_t k = thread_x(); k < n; k += threads) {
+    const float t = staged ? load(targets + k) : target_of(spec, q, crop, image, k);
+    store(dscores + block_x() * n + k, exponential(row, k, shift) * softmax - t * scale);
+  }
+}
+
+SACCADE_KERNEL(threads)
+cross_entropy_rows(int64_t classes, float share, bool staged, const float* logits, const int32_t* labels,
+                   float* row_loss, float* dlogits) {
+  SACCADE_SHARED(float, parts, warps);
+  SACCADE_DYNAMIC_SHARED(memory);
+  const Exponents row{logits + block_x() * classes, nullptr, 1.f, staged ? memory : nullptr};
+  const int64_t label = load(labels + block_x());
+  const float shift = row_max(row, classes, parts), sum = row_sum(row, classes, shift, parts), scale = share / sum;
+  if (thread_x() == 0) store(row_loss + block_x(), logf(sum) - (load(row.scores + label) - shift));
+  for (int64_t k = thread_x(); k < classes; k += threads) {
+    store(dlogits + block_x() * classes + k, exponential(row, k, shift) * scale - (k == label ? share : 0.f));
+  }
+}
+
+SACCADE_KERNEL(threads) loss_of_rows(int64_t rows, double share, const float* row_loss, float* loss) {
+  SACCADE_SHARED(double, parts, warps);
+  double sum = 0;
+  for (int64_t i = thread_x(); i < rows; i += threads) sum += load(row_loss + i);
+  sum = block_sum<warps>(sum, parts);
+  if (thread_x() == 0) store(loss, static_cast<float>(sum * share));
+}
+
+/// Rows of a part: enough that the parts' column sums are little beside the scores, few enough that there are blocks.
+int64_t sinkhorn_part_rows(int64_t rows) { return std::clamp<int64_t>(divide_up(rows, 256), 4, 32); }
+
+/// Bytes to stage `arrays` rows of n floats; 0 where they do not fit.
+size_t staged_bytes(int arrays, int64_t n) {
+  const size_t bytes = static_cast<size_t>(arrays) * static_cast<size_t>(n) * sizeof(float);
+  return bytes <= most_staged ? bytes : 0;
+}
+
+}  // namespace
+
+size_t sinkhorn_workspace(const Sinkhorn& spec) {
+  const int64_t parts = divide_up(spec.rows, sinkhorn_part_rows(spec.rows));
+  return static_cast<size_t>(parts * (spec.prototypes + 1) + spec.rows) * sizeof(float);
+}
+
+void sinkhorn_potentials(Stream stream, const Sinkhorn& spec, const float* scores, float* potentials, void* workspace) {
+  const int64_t part_rows = sinkhorn_part_rows(spec.rows), parts = divide_up(spec.rows, part_rows);
+  auto* partial = static_cast<float*>(workspace);
+  float *part_max = partial + parts * spec.prototypes, *row_potentials = part_max + parts;
+  const size_t staged = staged_bytes(3, spec.prototypes);
+  for (int iteration = 0; iteration < spec.iterations; ++iteration) {
+    const bool first = iteration == 0;
+    launch<sinkhorn_rows>(stream, {blocks(parts)}, {threads}, staged, spec, first, part_rows, staged > 0, scores,
+                          static_cast<const float*>(potentials), partial, part_max, row_potentials);
+    launch<sinkhorn_columns>(stream, {blocks(divide_up(spec.prototypes, threads))}, {threads}, 0, spec, first, parts,
+                             scores, static_cast<const float*>(partial), static_cast<const float*>(part_max),
+                             static_cast<const float*>(row_potentials), potentials);
+  }
+}
+
+void sinkhorn_assign(Stream stream, const Sinkhorn& spec, const float* scores, const float* potentials, float* q) {
+  if (spec.rows == 0) return;
+  const int64_t part_rows = std::clamp<int64_t>(spec.rows / 512, 1, 8);
+  const size_t staged = staged_bytes(2, spec.prototypes);
+  launch<sinkhorn_softmax>(stream, {blocks(divide_up(spec.rows, part_rows))}, {threads}, staged, spec, part_rows,
+                           staged > 0, scores, potentials, q);
+}
+
+size_t swapped_prediction_workspace(const SwappedPrediction& spec) {
+  return static_cast<size_t>(spec.batch * spec.crops) * sizeof(float);
+}
+
+void swapped_prediction(Stream stream, const SwappedPrediction& spec, const float* scores, const float* q, float* loss,
+                        float* dscores, void* workspace) {
+  const int64_t rows = spec.batch * spec.crops;
+  const double share = 1. / (static_cast<double>(spec.assigning) * static_cast<double>(spec.crops - 1) *
+                             static_cast<double>(spec.batch));
+  auto* row_loss = static_cast<float*>(workspace);
+  const size_t staged = staged_bytes(2, spec.prototypes);
+  launch<swapped_prediction_rows>(stream, {blocks(rows)}, {threads}, staged, spec, static_cast<float>(share),
+                                  staged > 0, scores, q, row_loss, dscores);
+  launch<loss_of_rows>(stream, {1}, {threads}, 0, rows, share, static_cast<const float*>(row_loss), loss);
+}
+
+size_t cross_entropy_workspace(int64_t rows) { return static_cast<size_t>(rows) * sizeof(float); }
+
+void cross_entropy(Stream stream, int64_t rows, int64_t classes, const float* logits, const int32_t* labels,
+                   float* loss, float* dlogits, void* workspace) {
+  auto* row_loss = static_cast<float*>(workspace);
+  const size_t staged = staged_bytes(1, classes);
+  launch<cross_entropy_rows>(stream, {blocks(rows)}, {threads}, staged, classes, 1.f / static_cast<float>(rows),
+                             staged > 0, logits, labels, row_loss, dlogits);
+  launch<loss_of_rows>(stream, {1}, {threads}, 0, rows, 1. / static_cast<double>(rows),
+                       static_cast<const float*>(row_loss), loss);
+}
+
+}  // namespace saccade::kernels::cuda

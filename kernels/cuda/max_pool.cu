@@ -1,0 +1,153 @@
+// Max pooling. Windows overlap: forward reads a pixel once for each window that holds it (9/4 times for 3 x 3, stride
+// 2), mostly from the caches, since neighbours run side by side; backward gathers, so that no two threads write one
+// place, and reads dy and argmax likewise. Used by the stems of ResNets (64 channels), where every vector is whole;
+// other numbers of channels go element by element.
+
+#include <saccade/kernels/cuda/vectors.h>
+#include <saccade/kernels/segments.h>
+
+namespace saccade::kernels::cuda {
+namespace {
+
+constexpr int threads = 256;
+
+/// Sides of one segment and of what comes of it.
+struct Window {
+  int kernel, stride, padding;
+  int height, width, out_height, out_width;
+  int64_t channels;
+};
+
+template <class T, int V>
+SACCADE_KERNEL(threads)
+max_pool(Window w, int64_t vectors, const T* x, T* y, uint8_t* argmax) {
+  const int64_t index = block_x() * threads + thread_x();
+  if (index >= vectors) return;
+  const int64_t each = w.channels / V, c = index % each * V, pixel = index / each;
+  const int ox = static_cast<int>(pixel % w.out_width), oy = static_cast<int>(pixel / w.out_width % w.out_height);
+  const int64_t image = pixel / w.out_width / w.out_height;
+  const int top = oy * w.stride - w.padding, left = ox * w.stride - w.padding;
+  Floats<V> best{};
+  Vec<uint8_t, V> where{};
+  bool first = true;
+  for (int ky = 0; ky < w.kernel; ++ky) {
+    for (int kx = 0; kx < w.kernel; ++kx) {
+      const int iy = top + ky, ix = left + kx;
+      if (iy < 0 || iy >= w.height || ix < 0 || ix >= w.width) continue;
+      const T* from = x + ((image * w.height + iy) * w.width + ix) * w.channels + c;
+      const Floats<V> v = widen(load(reinterpret_cast<const Vec<T, V>*>(from)));
+      SACCADE_UNROLL
+      for (int j = 0; j < V; ++j) {
+        if (first || v.at[j] > best.at[j] || v.at[j] != v.at[j]) {  // NaN is passed on
+          best.at[j] = v.at[j];
+          where.at[j] = static_cast<uint8_t>(ky * w.kernel + kx);
+        }
+      }
+      first = false;
+    }
+  }
+  store(reinterpret_cast<Vec<T, V>*>(y + pixel * w.channels + c), narrow<T>(best));
+  store(reinterpret_cast<Vec<uint8_t, V>*>(argmax + pixel * w.channels + c), where);
+}
+
+template <class T, int V>
+SACCADE_KERNEL(threads)
+max_pool_gradient(Window w, int64_t vectors, const T* dy, const uint8_t* argmax, T* dx) {
+  const int64_t index = block_x() * threads + thread_x();
+  if (index >= vectors) return;
+  const int64_t each = w.channels / V, c = index % each * V, pixel = index / each;
+  const int x = static_cast<int>(pixel % w.width) + w.padding;
+  const int y = static_cast<int>(pixel / w.width % w.height) + w.padding;
+  const int64_t image = pixel / w.width / w.height;
+  const int first_oy = y < w.kernel ? 0 : (y - w.kernel) / w.stride + 1;
+  const int first_ox = x < w.kernel ? 0 : (x - w.kernel) / w.stride + 1;
+  Floats<V> sum{};
+  for (int oy = first_oy; oy < w.out_height && oy * w.stride <= y; ++oy) {
+    for (int ox = first_ox; ox < w.out_width && ox * w.stride <= x; ++ox) {
+      const int64_t at = ((image * w.out_height + oy) * w.out_width + ox) * w.channels + c;
+      const int here = (y - oy * w.stride) * w.kernel + x - ox * w.stride;
+      const Vec<uint8_t, V> where = load(reinterpret_cast<const Vec<uint8_t, V>*>(argmax + at));
+      const Floats<V> v = widen(load(reinterpret_cast<const Vec<T, V>*>(dy + at)));
+      SACCADE_UNROLL
+      for (int j = 0; j < V; ++j) sum.at[j] += where.at[j] == here ? v.at[j] : 0.f;
+    }
+  }
+  store(reinterpret_cast<Vec<T, V>*>(dx + pixel * w.channels + c), narrow<T>(sum));
+}
+
+void require_max_pool(const Conv2d& window) {
+  if (window.kernel > 15) {
+    throw Error("max_pool: expected a window of at most 15 x 15 (its positions are kept in a byte), got " +
+                std::to_string(window.kernel));
+  }
+  if (2 * window.padding > window.kernel) {
+    throw Error(
+        "max_pool: expected a padding of at most half the window, so that no window lies outside the image, got " +
+        std::to_string(window.padding) + " for a window of " + std::to_string(window.kernel));
+  }
+}
+
+/// Calls body(Type<T>, Window, elements of input before this segment, elements of output before) for each segment.
+template <class Body>
+void for_segments(const Conv2d& window, std::span<const Segment> in, Body body) {
+  require_max_pool(window);
+  with_storage(window.dtype, "max_pool", [&]<class T>(Type<T> type) {
+    int64_t in_before = 0, out_before = 0;
+    for (const Segment& s : in) {
+      const Segment out = window.output(s);
+      const Window w{static_cast<int>(window.kernel),
+                     static_cast<int>(window.stride),
+                     static_cast<int>(window.padding),
+                     static_cast<int>(s.h),
+                     static_cast<int>(s.w),
+                     static_cast<int>(out.h),
+                     static_cast<int>(out.w),
+                     window.in_channels};
+      if (s.rows() > 0) body(type, w, s, out, in_before, out_before);
+      in_before += s.rows() * window.in_channels;
+      out_before += out.rows() * window.in_channels;
+    }
+  });
+}
+
+bool in_vectors(int64_t channels, int vector, const void* a, const void* b, const void* argmax) {
+  return channels % vector == 0 && aligned(a, b) && reinterpret_cast<uintptr_t>(argmax) % 8 == 0;
+}
+
+}  // namespace
+
+void max_pool_forward(Stream stream, const Conv2d& window, std::span<const Segment> in, const void* x, void* y,
+                      uint8_t* argmax) {
+  for_segments(window, in,
+               [&]<class T>(Type<T>, const Window& w, const Segment&, const Segment& out, int64_t in_before,
+                            int64_t out_before) {
+                 const auto run = [&]<int V>(std::integral_constant<int, V>) {
+                   const int64_t vectors = out.rows() * w.channels / V;
+                   launch<max_pool<T, V>>(stream, {blocks(divide_up(vectors, threads))}, {threads}, 0, w, vectors,
+                                          static_cast<const T*>(x) + in_before, static_cast<T*>(y) + out_before,
+                                          argmax + out_before);
+                 };
+                 constexpr int V = vector_of<T>;
+                 in_vectors(w.channels, V, x, y, argmax) ? run(std::integral_constant<int, V>{})
+                                                         : run(std::integral_constant<int, 1>{});
+               });
+}
+
+void max_pool_backward(Stream stream, const Conv2d& window, std::span<const Segment> in, const void* dy,
+                       const uint8_t* argmax, void* dx) {
+  for_segments(
+      window, in,
+      [&]<class T>(Type<T>, const Window& w, const Segment& s, const Segment&, int64_t in_before, int64_t out_before) {
+        const auto run = [&]<int V>(std::integral_constant<int, V>) {
+          const int64_t vectors = s.rows() * w.channels / V;
+          launch<max_pool_gradient<T, V>>(stream, {blocks(divide_up(vectors, threads))}, {threads}, 0, w, vectors,
+                                          static_cast<const T*>(dy) + out_before, argmax + out_before,
+                                          static_cast<T*>(dx) + in_before);
+        };
+        constexpr int V = vector_of<T>;
+        in_vectors(w.channels, V, dy, dx, argmax) ? run(std::integral_constant<int, V>{})
+                                                  : run(std::integral_constant<int, 1>{});
+      });
+}
+
+}  // namespace saccade::kernels::cuda

@@ -1,0 +1,227 @@
+// Sums over everything and over rows, and L2 normalisation. Sums go in two stages: parts cut by shape, then the parts
+// in order. Memory: each input once. L2 normalisation keeps a row in registers between its norm and its result, up to
+// 1020 channels forward and 508 backward; what is beyond is read again.
+
+#include <saccade/kernels/cuda/columns.h>
+
+namespace saccade::kernels::cuda {
+namespace {
+
+constexpr int threads = 256, warps = threads / lanes;
+constexpr Extent tile{lanes, row_lanes};
+
+template <class T>
+SACCADE_KERNEL(threads)
+sum_parts(int64_t n, int64_t part, const T* x, bool aligned, float* partial) {
+  constexpr int V = vector_of<T>;
+  SACCADE_SHARED(float, parts, warps);
+  const int64_t begin = block_x() * part, end = begin + part < n ? begin + part : n;
+  float sum = 0;
+  for (int64_t at = begin + thread_x() * V; at < end; at += threads * V) {
+    const Floats<V> v = load_floats<V>(x, at, {begin, end, aligned});
+    SACCADE_UNROLL
+    for (int j = 0; j < V; ++j) sum += v.at[j];
+  }
+  sum = block_sum<warps>(sum, parts);
+  if (thread_x() == 0) store(partial + block_x(), sum);
+}
+
+SACCADE_KERNEL(threads) sum_of_parts(int64_t count, const float* partial, float* out) {
+  SACCADE_SHARED(double, parts, warps);
+  double sum = 0;
+  for (int64_t i = thread_x(); i < count; i += threads) sum += load(partial + i);
+  sum = block_sum<warps>(sum, parts);
+  if (thread_x() == 0) store(out, static_cast<float>(sum));
+}
+
+/// partial: (parts, channels).
+template <class T>
+SACCADE_KERNEL(tile_threads)
+column_sum_parts(Cut cut, Lines lines, const T* x, bool aligned, float* partial) {
+  constexpr int V = vector_of<T>;
+  SACCADE_SHARED(float, sums, row_lanes* padded_tile<V>);
+  const LineTile<V> t = line_tile<V>(cut, lines);
+  const int shift = shift_of(t, thread_y());
+  Floats<V> sum{};
+  for (int line = thread_y(); line < t.lines; line += row_lanes) {
+    const Window w = window(t, line, shift);
+    if (w.last <= 0 || w.first >= V) continue;
+    const Floats<V> v = load_floats<V>(x, w.at, {0, lines.total, aligned});
+    SACCADE_UNROLL
+    for (int j = 0; j < V; ++j) sum.at[j] += j >= w.first && j < w.last ? v.at[j] : 0.f;
+  }
+  keep_for_fold(sums, sum);
+  sync_block();
+  const int own = tile_thread();
+  if (own >= finished_channels(t, lines)) return;
+  store(partial + block_x() / lines.tiles * lines.channels + t.first_column + own, fold(sums, t, lines, own));
+}
+
+SACCADE_KERNEL(threads) column_sum_finish(int64_t parts, int64_t channels, const float* partial, float* out) {
+  const int64_t channel = block_x() * threads + thread_x();
+  if (channel >= channels) return;
+  double sum = 0;
+  for (int64_t p = 0; p < parts; ++p) sum += load(partial + p * channels + channel);
+  store(out + channel, static_cast<float>(sum));
+}
+
+/// Where the vectors of a row lie: it may begin and end within one.
+struct Row {
+  int64_t begin, end, first;
+  bool aligned;
+};
+
+SACCADE_DEVICE Row row_of(int64_t row, int64_t channels, bool aligned) {
+  return {row * channels, (row + 1) * channels, row * channels / 4 * 4, aligned};
+}
+template <class T>
+SACCADE_DEVICE Floats<4> load_row(const T* p, const Row& row, int64_t vector) {
+  return load_floats<4>(p, row.first + vector * 4, {row.begin, row.end, row.aligned});
+}
+template <class T>
+SACCADE_DEVICE void store_row(T* p, const Row& row, int64_t vector, const Floats<4>& v) {
+  store_floats<4>(p, row.first + vector * 4, {row.begin, row.end, row.aligned}, v);
+}
+SACCADE_DEVICE float dot(const Floats<4>& a, const Floats<4>& b) {
+  return a.at[0] * b.at[0] + a.at[1] * b.at[1] + a.at[2] * b.at[2] + a.at[3] * b.at[3];
+}
+
+constexpr int rows_each = 8, kept_forward = 8, kept_backward = 4;  // a warp a row; vectors a lane keeps
+
+template <class T>
+SACCADE_KERNEL(lanes* rows_each)
+l2_normalize(int64_t rows, int64_t channels, float eps, const T* x, T* y, float* norm, bool aligned) {
+  const int64_t index = block_x() * rows_each + thread_y();
+  if (index >= rows) return;  // the whole warp
+  const Row row = row_of(index, channels, aligned);
+  const int64_t vectors = (row.end - row.first + 3) / 4;
+  Floats<4> kept[kept_forward] = {};
+  float squares = 0;
+  SACCADE_UNROLL
+  for (int i = 0; i < kept_forward; ++i) {
+    if (i * lanes + thread_x() >= vectors) continue;
+    kept[i] = load_row(x, row, i * lanes + thread_x());
+    squares += dot(kept[i], kept[i]);
+  }
+  for (int64_t i = kept_forward * lanes + thread_x(); i < vectors; i += lanes) {
+    const Floats<4> v = load_row(x, row, i);
+    squares += dot(v, v);
+  }
+  const float length = larger(sqrtf(warp_sum(squares)), eps), factor = 1.f / length;
+  if (thread_x() == 0) store(norm + index, length);
+  SACCADE_UNROLL
+  for (int i = 0; i < kept_forward; ++i) {
+    if (i * lanes + thread_x() >= vectors) continue;
+    for (int j = 0; j < 4; ++j) kept[i].at[j] *= factor;
+    store_row(y, row, i * lanes + thread_x(), kept[i]);
+  }
+  for (int64_t i = kept_forward * lanes + thread_x(); i < vectors; i += lanes) {
+    Floats<4> v = load_row(x, row, i);
+    for (int j = 0; j < 4; ++j) v.at[j] *= factor;
+    store_row(y, row, i, v);
+  }
+}
+
+SACCADE_DEVICE Floats<4> l2_gradient(const Floats<4>& y, const Floats<4>& dy, float along, float factor) {
+  Floats<4> v;
+  SACCADE_UNROLL
+  for (int j = 0; j < 4; ++j) v.at[j] = (dy.at[j] - y.at[j] * along) * factor;
+  return v;
+}
+
+template <class T>
+SACCADE_KERNEL(lanes* rows_each)
+l2_normalize_gradient(int64_t rows, int64_t channels, float eps, const T* y, const float* norm, const T* dy, T* dx,
+                      bool aligned) {
+  const int64_t index = block_x() * rows_each + thread_y();
+  if (index >= rows) return;  // the whole warp
+  const Row row = row_of(index, channels, aligned);
+  const int64_t vectors = (row.end - row.first + 3) / 4;
+  Floats<4> kept_y[kept_backward] = {}, kept_dy[kept_backward] = {};
+  float along = 0;
+  SACCADE_UNROLL
+  for (int i = 0; i < kept_backward; ++i) {
+    if (i * lanes + thread_x() >= vectors) continue;
+    kept_y[i] = load_row(y, row, i * lanes + thread_x());
+    kept_dy[i] = load_row(dy, row, i * lanes + thread_x());
+    along += dot(kept_y[i], kept_dy[i]);
+  }
+  for (int64_t i = kept_backward * lanes + thread_x(); i < vectors; i += lanes) {
+    along += dot(load_row(y, row, i), load_row(dy, row, i));
+  }
+  along = warp_sum(along);
+  const float length = load(norm + index), factor = 1.f / length;
+  if (!(length > eps)) along = 0;  // clamped: a plain division
+  SACCADE_UNROLL
+  for (int i = 0; i < kept_backward; ++i) {
+    if (i * lanes + thread_x() >= vectors) continue;
+    store_row(dx, row, i * lanes + thread_x(), l2_gradient(kept_y[i], kept_dy[i], along, factor));
+  }
+  for (int64_t i = kept_backward * lanes + thread_x(); i < vectors; i += lanes) {
+    store_row(dx, row, i, l2_gradient(load_row(y, row, i), load_row(dy, row, i), along, factor));
+  }
+}
+
+/// Elements of a part of sum(): a multiple of what a block reads at once.
+int64_t part_of(int64_t n) { return divide_up(std::max<int64_t>(n / wanted_blocks, 1), 8192) * 8192; }
+
+LinePlan plan(DType dtype, int64_t rows, int64_t channels) {
+  const Segment all = rows_as_segment(rows);
+  return dtype == DType::f32 ? plan_lines<vector_of<float>>({&all, 1}, channels, false, "column_sum")
+                             : plan_lines<vector_of<Half>>({&all, 1}, channels, false, "column_sum");
+}
+
+}  // namespace
+
+size_t sum_workspace(int64_t n) { return static_cast<size_t>(divide_up(n, part_of(n))) * sizeof(float); }
+
+void sum(Stream stream, DType dtype, int64_t n, const void* x, float* out, void* workspace) {
+  with_storage(dtype, "sum", [&]<class T>(Type<T>) {
+    auto* partial = static_cast<float*>(workspace);
+    const int64_t part = part_of(n), count = divide_up(n, part);
+    if (count > 0) {
+      launch<sum_parts<T>>(stream, {blocks(count)}, {threads}, 0, n, part, static_cast<const T*>(x), aligned(x),
+                           partial);
+    }
+    launch<sum_of_parts>(stream, {1}, {threads}, 0, count, static_cast<const float*>(partial), out);
+  });
+}
+
+size_t column_sum_workspace(DType dtype, int64_t rows, int64_t channels) {
+  return static_cast<size_t>(plan(dtype, rows, channels).parts() * channels) * sizeof(float);
+}
+
+void column_sum(Stream stream, DType dtype, int64_t rows, int64_t channels, const void* x, float* out,
+                void* workspace) {
+  with_storage(dtype, "column_sum", [&]<class T>(Type<T>) {
+    auto* partial = static_cast<float*>(workspace);
+    const LinePlan lines = plan(dtype, rows, channels);
+    if (lines.blocks() > 0) {
+      launch<column_sum_parts<T>>(stream, {lines.blocks()}, tile, 0, lines.cut, lines.lines, static_cast<const T*>(x),
+                                  aligned(x), partial);
+    }
+    launch<column_sum_finish>(stream, {blocks(divide_up(channels, threads))}, {threads}, 0, lines.parts(), channels,
+                              static_cast<const float*>(partial), out);
+  });
+}
+
+void l2_normalize_forward(Stream stream, DType dtype, int64_t rows, int64_t channels, float eps, const void* x, void* y,
+                          float* norm) {
+  if (rows == 0) return;
+  with_storage(dtype, "l2_normalize", [&]<class T>(Type<T>) {
+    launch<l2_normalize<T>>(stream, {blocks(divide_up(rows, rows_each))}, {lanes, rows_each}, 0, rows, channels, eps,
+                            static_cast<const T*>(x), static_cast<T*>(y), norm, aligned(x, y));
+  });
+}
+
+void l2_normalize_backward(Stream stream, DType dtype, int64_t rows, int64_t channels, float eps, const void* y,
+                           const float* norm, const void* dy, void* dx) {
+  if (rows == 0) return;
+  with_storage(dtype, "l2_normalize", [&]<class T>(Type<T>) {
+    launch<l2_normalize_gradient<T>>(stream, {blocks(divide_up(rows, rows_each))}, {lanes, rows_each}, 0, rows,
+                                     channels, eps, static_cast<const T*>(y), norm, static_cast<const T*>(dy),
+                                     static_cast<T*>(dx), aligned(y, dy, dx));
+  });
+}
+
+}  // namespace saccade::kernels::cuda
