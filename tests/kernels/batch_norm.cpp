@@ -136,9 +136,9 @@ INSTANTIATE_TEST_SUITE_P(OddSizes, BatchNormAtAnySize,
 TEST(BatchNorm, ApplyingAgainGivesForwardsBitsAndNeedsNoRunningStatistics) {
   Backend& cpu = backend(Device::cpu);
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16})
-    for (const int64_t channels : {3, 13, 48, 440})
+    for (const int64_t channels : {3, 48, 440})
       for (const bool relu : {false, true}) {
-        const Case c = make(channels, {{2, 9, 7}, {3, 24, 23}}, relu, false, dtype);
+        const Case c = make(channels, {{2, 9, 7}, {1, 17, 13}}, relu, false, dtype);
         Inputs in(c);
         const Results first = run(c, in.x, in.residual, in.gamma, in.beta, in.dy);
         Results again = first;
