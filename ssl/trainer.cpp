@@ -29,7 +29,7 @@ Trainer::Trainer(SwAV& model, const optim::Recipe& recipe, TrainerOptions option
     : model_(model), options_(std::move(options)), optimizer_(recipe.build(model.named_parameters())) {
   if (options_.epochs < 1 && options_.iterations < 1) fail("Trainer: neither epochs nor iterations to train for");
   check(step_options());
-  if (options_.precision == DType::f16) loss_scale_.emplace();
+  if (options_.precision == DType::f16) loss_scale_.emplace(options_.loss_scale);
   optimizer_->reserve();  // in the arena right behind the parameters, where nothing comes and goes
 }
 

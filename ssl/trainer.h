@@ -52,6 +52,7 @@ struct TrainerOptions {
   bool fuse_optimizer = false;
   int64_t accumulate = 1;  ///< iteration i takes the source's batches from i * accumulate on
   float clip_norm = 0.f;
+  optim::LossScaleOptions loss_scale = {};  ///< of f16
   /// @}
 
   int64_t checkpoint_every = 0;  ///< iterations; 0: each epoch. The end and an interruption write one in any case

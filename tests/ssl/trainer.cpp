@@ -2,12 +2,16 @@
 #include <saccade/core/autograd.h>
 #include <saccade/core/io/checkpoint.h>
 #include <saccade/kernels/error.h>
+#include <saccade/nn/layers.h>
+#include <saccade/nn/trunk.h>
 #include <saccade/ssl/trainer.h>
 #include <support/temporary_folder.h>
 
 #include <algorithm>
+#include <cmath>
 #include <csignal>
 #include <cstring>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -55,6 +59,7 @@ struct Outcome {
   std::string weights;
   std::vector<float> losses;
   std::vector<double> health;
+  int64_t skipped = 0;  ///< iterations without an update
   bool operator==(const Outcome&) const = default;
 };
 
@@ -67,9 +72,9 @@ std::string bytes_of(const SwAV& model) {
 
 /// Runs to the end, or asks to stop behind iteration `stop_after`, as Ctrl-C would. Losses of all sittings are kept.
 ssl::FitResult train(Outcome& outcome, const std::filesystem::path& folder, int64_t stop_after = -1,
-                     const optim::Recipe& recipe = optim::larc_sgd()) {
+                     const optim::Recipe& recipe = optim::larc_sgd(), const TrainerOptions& run = tiny_run()) {
   SwAV model(testing::tiny_trunk(), with_queue(), 3);
-  Trainer trainer(model, recipe, tiny_run());
+  Trainer trainer(model, recipe, run);
   trainer.observe({.on_step =
                        [&](const ssl::StepReport& r) {
                          outcome.losses.push_back(r.loss);
@@ -78,6 +83,10 @@ ssl::FitResult train(Outcome& outcome, const std::filesystem::path& folder, int6
                    .on_health =
                        [&](const ssl::HealthReading& h) {
                          for (const auto& m : h.metrics) outcome.health.push_back(m.value);
+                       },
+                   .on_notice =
+                       [&](const std::string& sentence) {
+                         if (sentence.find("overflowed") != std::string::npos) ++outcome.skipped;
                        }});
   TinyLoader loader;
   const auto result = trainer.fit(loader, folder);
@@ -108,6 +117,114 @@ TEST(Trainer, StoppedAnywhereAndResumedGivesTheBitsOfNotStopping) {
       EXPECT_TRUE(parts.weights == whole.weights) << "stopped after " << stop;
     }
   }
+}
+
+TEST(Trainer, ResumesExactlyHoweverAStepIsComputed) {
+  TrainerOptions fused = tiny_run(), half = tiny_run(), several = tiny_run();
+  fused.fuse_optimizer = true;
+  fused.precision = DType::bf16;
+  half.precision = DType::f16;
+  half.loss_scale = {.first = 0x1p24f, .growth_interval = 3};  // overflows at first, and grows until it does again
+  several.accumulate = 2;
+  for (const TrainerOptions& run : {fused, half, several}) {
+    const optim::Recipe recipe = optim::larc_sgd({.weight_decay = 1e-6f, .momentum_dtype = DType::bf16});
+    Outcome whole;
+    train(whole, {}, -1, recipe, run);
+    EXPECT_EQ(whole.losses.size(), 20u);
+    EXPECT_EQ(whole.skipped > 1, run.precision == DType::f16);
+    for (const int64_t stop : {4, 11}) {
+      const TemporaryFolder folder;
+      Outcome parts;
+      EXPECT_TRUE(train(parts, folder.path(), stop, recipe, run).interrupted);
+      EXPECT_FALSE(train(parts, folder.path(), -1, recipe, run).interrupted);
+      EXPECT_TRUE(parts == whole) << "stopped after " << stop << ", " << name_of(run.precision);
+    }
+  }
+}
+
+TEST(Trainer, FusedAndSeparateOptimizerGiveTheSameRun) {
+  TrainerOptions fused = tiny_run();
+  fused.fuse_optimizer = true;
+  for (const auto& recipe : {optim::larc_sgd(), optim::adamw()}) {
+    Outcome one, two;
+    train(one, {}, -1, recipe);
+    train(two, {}, -1, recipe, fused);
+    EXPECT_TRUE(one == two);
+  }
+  fused.accumulate = 2;
+  SwAV model(testing::tiny_trunk(), with_queue(), 3);
+  EXPECT_NE(test::complaint([&] { Trainer(model, optim::larc_sgd(), fused); }).find("cannot be fused"),
+            std::string::npos);
+}
+
+TEST(Trainer, AnIterationTakesSoManyBatchesAndCountsTheirImages) {
+  TrainerOptions run{.epochs = 3};
+  run.accumulate = 3;
+  SwAV model(testing::tiny_trunk(), testing::tiny_options(), 3);
+  Trainer trainer(model, optim::larc_sgd(), run);
+  std::vector<int64_t> images, epochs;
+  trainer.observe({.on_step = [&](const ssl::StepReport& r) {
+    images.push_back(r.images);
+    epochs.push_back(r.epoch);
+  }});
+  TinyLoader loader;
+  EXPECT_EQ(trainer.fit(loader).iterations, 8);  // 3 epochs of 8 batches
+  EXPECT_EQ(loader.served, 24);
+  EXPECT_EQ(images, std::vector<int64_t>(8, 48));
+  EXPECT_EQ(epochs, (std::vector<int64_t>{0, 0, 0, 1, 1, 1, 2, 2}));
+}
+
+TEST(Trainer, RefusesACheckpointOfAnotherNumberOfBatches) {
+  const TemporaryFolder folder;
+  Outcome outcome;
+  train(outcome, folder.path(), 3);
+  TrainerOptions run = tiny_run();
+  run.accumulate = 2;
+  EXPECT_NE(
+      test::complaint([&] { train(outcome, folder.path(), -1, optim::larc_sgd(), run); }).find("batches an iteration"),
+      std::string::npos);
+}
+
+/// A trunk that passes on features whose gradient is too large for f16 whatever the loss is scaled by.
+class Exploding : public nn::Trunk {
+ public:
+  Exploding() {
+    const nn::Init init{.seed = 1};
+    conv_ = add_child("conv", std::make_shared<nn::Conv2d>(1, 16, nn::Conv2d::Options{.kernel = 3}, init / "conv"));
+  }
+  int64_t out_channels() const override { return 16; }
+
+ protected:
+  Tensor stem(const Tensor& images) override {
+    const Tensor y = (*conv_)(images);
+    if (!autograd::recording({y})) return y;
+    const Tensor same = y.detach();
+    autograd::record(same, "exploding", {y}, [](Tensor dy, autograd::Gradients& to) {
+      dy.fill(std::numeric_limits<float>::infinity());
+      to.give(0, dy);
+    });
+    return same;
+  }
+
+ private:
+  std::shared_ptr<nn::Conv2d> conv_;
+};
+
+TEST(Trainer, SkipsStepsThatOverflowAndStopsWhenEveryOneDoes) {
+  SwAV model(std::make_shared<Exploding>(), testing::tiny_options(), 3);
+  TrainerOptions run = tiny_run();
+  run.iterations = 100;
+  run.precision = DType::f16;
+  Trainer trainer(model, optim::larc_sgd(), run);
+  std::vector<std::string> notices;
+  trainer.observe({.on_notice = [&](const std::string& sentence) { notices.push_back(sentence); }});
+  TinyLoader loader;
+  const std::string complaint = test::complaint([&] { trainer.fit(loader); });
+  EXPECT_NE(complaint.find("f16 cannot hold them"), std::string::npos) << complaint;
+  EXPECT_EQ(notices.size(), 27u);  // from 2^16 to 2^-11
+  EXPECT_NE(notices[0].find("the loss scale is now 32768"), std::string::npos) << notices[0];
+  for (const NamedTensor& t : model.named_parameters())
+    for (const float v : t.tensor.data<float>()) ASSERT_TRUE(std::isfinite(v)) << t.name;
 }
 
 TEST(Trainer, GoesOnFromTheLastGoodCheckpointWhenTheNewestIsBroken) {
