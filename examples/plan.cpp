@@ -162,11 +162,13 @@ int make_plan(CLI::App& app, Settings& s) {
   const ssl::StepPlan best = planner.plan(rehearsed);
   std::vector<ssl::StepPlan> ways{best, std::move(eager), std::move(lean), planner.recompute_each_block(),
                                   planner.recompute_each_stage()};
+  if (best.name != "planned") ways[0].name = "planned: " + best.name;
   for (ssl::StepPlan& way : ways) way.fits = way.rehearsal.arena <= rehearsed;
 
   const std::string title = fmt::format("{}, {}, batch {}, {}", s.trunk, s.crops, s.batch, s.precision);
-  const std::string subtitle = fmt::format("{} parameters, {:.3g} TFLOP a step, on {}", planner.parameters(),
-                                           best.rehearsal.flops * 1e-12, machine);
+  const std::string subtitle =
+      fmt::format("{:.1f} M parameters, {:.3g} TFLOP a step, on {}", 1e-6 * static_cast<double>(planner.parameters()),
+                  best.rehearsal.flops * 1e-12, machine);
   std::string verdict = best.fits
                             ? fmt::format("Fits: {} of {} in use at the most, {} a step.",
                                           bytes_text(best.rehearsal.arena - relief + outside), bytes_text(budget),
@@ -179,8 +181,9 @@ int make_plan(CLI::App& app, Settings& s) {
   std::vector<std::pair<std::string, std::string>> more;
   if (best.fits) {
     NoTime no_time;
-    const ssl::LargestBatch largest = ssl::largest_batch(spec, no_time, rehearsed);
-    more.emplace_back("Largest batch that fits", fmt::format("{}", largest.batch));
+    constexpr int64_t kMost = 65536;
+    const int64_t largest = ssl::largest_batch(spec, no_time, rehearsed, kMost).batch;
+    more.emplace_back("Largest batch that fits", fmt::format("{}{}", largest, largest == kMost ? " or more" : ""));
   } else {
     for (const std::string& line : what_helps(s, spec, outside - relief)) more.emplace_back("Would need", line);
   }

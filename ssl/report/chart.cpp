@@ -105,12 +105,13 @@ std::string draw_area(const std::vector<std::vector<Point>>& runs, const Axis& x
 }
 
 std::string draw_stretches(const std::vector<Stretch>& stretches, const Axis& x) {
+  constexpr std::string_view shades[] = {"light", "dark", "marked"};
   std::string svg;
   for (const Stretch& s : stretches) {
     const double from = x.at(s.from), width = x.at(s.to) - from;
     svg +=
-        fmt::format(R"(<rect class="stretch s{}" x="{:.1f}" y="1" width="{:.1f}" height="5"><title>{}</title></rect>)",
-                    s.colour % kSeriesColours, from, std::max(width, 0.5), html_text(s.name));
+        fmt::format(R"(<rect class="stretch {}" x="{:.1f}" y="1" width="{:.1f}" height="5"><title>{}</title></rect>)",
+                    shades[static_cast<size_t>(s.shade)], from, std::max(width, 0.5), html_text(s.name));
     if (width > 8. * static_cast<double>(s.name.size()))
       svg +=
           fmt::format(R"(<text class="tick middle" x="{:.1f}" y="17">{}</text>)", from + width / 2, html_text(s.name));

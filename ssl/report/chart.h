@@ -21,11 +21,12 @@ struct BandRange {
   double from, to;  ///< infinite where it has no end
 };
 
-/// A stretch of x, shown as a strip above the curves in the colour of that series' number, with its name where it fits.
+/// A stretch of x, shown as part of a strip above the curves, with its name where it fits.
 struct Stretch {
+  enum class Shade { light, dark, marked };
   std::string name;
   double from, to;
-  size_t colour;
+  Shade shade = Shade::light;
 };
 
 struct Chart {

@@ -37,7 +37,7 @@ p { margin: 0; } .soft, figcaption { color: var(--soft); } figcaption, .note { f
 .line { fill: none; stroke: var(--c); stroke-width: 1.8; stroke-linejoin: round; stroke-linecap: round; }
 .range { fill: var(--c); fill-opacity: .16; stroke: none; } .dot { fill: var(--c); }
 .s0 { --c: var(--s0); } .s1 { --c: var(--s1); } .s2 { --c: var(--s2); } .s3 { --c: var(--s3); } .s4 { --c: var(--s4); } .s5 { --c: var(--s5); }
-.area, .stretch { fill: var(--c); stroke: none; } .limit { stroke: var(--text); stroke-width: 1.5; stroke-dasharray: 6 4; }
+.area { fill: var(--c); stroke: none; } .stretch { fill: var(--soft); fill-opacity: .3; } .stretch.dark { fill-opacity: .9; } .stretch.marked { fill: var(--warn); fill-opacity: 1; } .limit { stroke: var(--text); stroke-width: 1.5; stroke-dasharray: 6 4; }
 rect.warn { fill: var(--warn-fill); } rect.alarm { fill: var(--alarm-fill); }
 .key { display: inline-block; width: 14px; height: 3px; border-radius: 2px; background: var(--c); vertical-align: 3px; margin: 0 5px 0 12px; }
 .last { font-weight: 500; color: var(--soft); font-size: 13px; font-variant-numeric: tabular-nums; white-space: nowrap; }

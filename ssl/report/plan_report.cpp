@@ -64,27 +64,36 @@ ReportTable ways_table(std::span<const StepPlan> ways) {
   table.best_row = 0;
   table.note =
       "eager: all that backward reads is kept; lean: what can be made again elementwise is not; each block, each "
-      "stage: "
-      "only their inputs are kept, and they are computed twice.";
+      "stage: only their inputs are kept, and they are computed twice.";
   return table;
 }
 
 ReportTable layer_table(const Planner& planner, const StepPlan& plan) {
   const std::vector<plan::ChainLayer>& chain = planner.chain();
-  const plan::Plan steps{plan.steps};
+  const plan::Plan steps{.steps = plan.steps};
   const std::vector<plan::LayerUse> uses = plan::by_layer(chain, steps);
   ReportTable table{"Layer by layer", {"", "kept", "forwards", "forward", "backward", "saved", "output"}, {}};
+  size_t first = 0;  // of the layers in the last row
   for (size_t i = 0; i + 1 < chain.size(); ++i) {
     const plan::ChainLayer& layer = chain[i];
     const plan::SaveMode& mode = layer.modes[uses[i].mode];
-    table.rows.push_back({layer.name, mode.name, fmt::format("{}", uses[i].forwards),
-                          seconds_text(layer.forward_seconds),
-                          seconds_text(layer.backward_seconds + mode.extra_seconds), bytes_text(mode.saved),
-                          bytes_text(layer.output_bytes)});
+    std::vector<std::string> row{fmt::format("{} {}", i, layer.name),
+                                 mode.name,
+                                 fmt::format("{}", uses[i].forwards),
+                                 seconds_text(layer.forward_seconds),
+                                 seconds_text(layer.backward_seconds + mode.extra_seconds),
+                                 bytes_text(mode.saved),
+                                 bytes_text(layer.output_bytes)};
+    if (!table.rows.empty() && std::equal(row.begin() + 1, row.end(), table.rows.back().begin() + 1)) {
+      table.rows.back()[0] = fmt::format("{}-{} {} to {}", first, i, chain[first].name, layer.name);
+    } else {
+      first = i;
+      table.rows.push_back(std::move(row));
+    }
   }
   table.note =
       "A layer whose forward runs once keeps what its backward needs from then on; one that runs again keeps it "
-      "only from its last forward to its backward. Times are of one forward and one backward.";
+      "only from its last forward to its backward. Times and bytes are of one layer, each way once.";
   return table;
 }
 
@@ -94,8 +103,10 @@ Chart memory_chart(const Rehearsal& rehearsal, int64_t limit) {
   const double unit = large ? kGib : kMib;
   const bool slow = !rehearsal.timeline.empty() && rehearsal.timeline.back().seconds >= 2;
   const double per_second = slow ? 1 : 1e3;
-  Chart chart{
-      fmt::format("Memory over one step, {}", large ? "GiB" : "MiB"), slow ? "seconds" : "milliseconds", "", {}};
+  Chart chart{fmt::format("{} over the {} of one step", large ? "GiB" : "MiB", slow ? "seconds" : "milliseconds"),
+              slow ? "seconds" : "milliseconds",
+              "",
+              {}};
   chart.stacked = true;
   for (const Tag tag : {Tag::parameters, Tag::optimizer, Tag::gradients, Tag::batch, Tag::activations, Tag::workspace})
     chart.series.push_back({std::string(name_of(tag)), {}, {}});
@@ -113,15 +124,20 @@ Chart memory_chart(const Rehearsal& rehearsal, int64_t limit) {
     if (!chart.stretches.empty() && chart.stretches.back().name == name)
       chart.stretches.back().to = at;
     else
-      chart.stretches.push_back(
-          {name, chart.stretches.empty() ? 0 : chart.stretches.back().to, at, static_cast<size_t>(moment.phase)});
+      chart.stretches.push_back({name, chart.stretches.empty() ? at : chart.stretches.back().to, at,
+                                 moment.phase == Phase::backward    ? Stretch::Shade::dark
+                                 : moment.phase == Phase::recompute ? Stretch::Shade::marked
+                                                                    : Stretch::Shade::light});
   }
   // A limit far above the curve would only press it flat.
   if (limit > 0 && limit < 2 * rehearsal.peak) chart.limit = static_cast<double>(limit) / unit;
-  chart.note = fmt::format("Live bytes at each kernel; at most {} at once.{}", bytes_text(rehearsal.peak),
-                           limit > 0 ? fmt::format(" The budget leaves {}{}.", bytes_text(limit),
-                                                   std::isfinite(chart.limit) ? " (dashed)" : "")
-                                     : "");
+  chart.note = fmt::format(
+      "Live bytes at each kernel; at most {} at once.{} The strip: forward (light), backward (dark), recomputation in "
+      "it (amber).",
+      bytes_text(rehearsal.peak),
+      limit > 0
+          ? fmt::format(" The budget leaves {}{}.", bytes_text(limit), std::isfinite(chart.limit) ? " (dashed)" : "")
+          : "");
   return chart;
 }
 

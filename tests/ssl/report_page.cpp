@@ -150,7 +150,7 @@ TEST(HtmlReport, StackedChartsPileTheirSeriesUp) {
   Chart chart{"Memory", "seconds", "", {ramp("parameters", 11), ramp("activations", 11)}};
   chart.stacked = true;
   chart.limit = 40;
-  chart.stretches = {{"forward", 0, 5, 1}, {"back<ward", 5, 10, 2}};
+  chart.stretches = {{"forward", 0, 5}, {"back<ward", 5, 10, Stretch::Shade::dark}};
   const std::string svg = render_chart(chart, 600, 300);
   // 10 on top of 10: the upper area reaches twice as high as the lower; both stand on the axis, the limit is above.
   const auto y_of_last_top = [&svg](const std::string& path) {
@@ -169,7 +169,7 @@ TEST(HtmlReport, StackedChartsPileTheirSeriesUp) {
   const size_t limit = svg.find("class=\"limit\"");
   ASSERT_NE(limit, svg.npos);
   EXPECT_LT(std::stod(svg.substr(svg.find("y1=\"", limit) + 4)), upper);
-  EXPECT_THAT(svg, AllOf(HasSubstr("class=\"stretch s1\""), HasSubstr("<title>back&lt;ward</title>"),
+  EXPECT_THAT(svg, AllOf(HasSubstr("class=\"stretch dark\""), HasSubstr("<title>back&lt;ward</title>"),
                          HasSubstr(">forward</text>"), HasSubstr("activations: 20 at seconds 10.")));
 }
 
