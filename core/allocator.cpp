@@ -24,6 +24,7 @@ namespace {
 
 constexpr size_t kAlignment = 64;
 constexpr size_t kCommitStep = size_t{64} << 20;
+constexpr size_t kChunk = size_t{2} << 20;  // given back and counted whole: a huge page
 
 size_t round_up(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
 
@@ -52,42 +53,55 @@ LiveBlock live_block(const Record& r) {
   return {r.bytes, r.offset, r.tag, r.phase, *r.layer, describe_tensor(r.shape, r.dtype)};
 }
 
-/// One range of addresses from which blocks are cut: best fit, lowest address first; neighbours merge when freed.
+/// One range of addresses from which blocks are cut; neighbours merge when freed. Free memory may be absent: its
+/// physical pages were given back, by whole chunks, and come again when it is used.
 class Range {
  public:
   explicit Range(bool backed) : backed_(backed) {}
   ~Range() {
     if (base_ == nullptr) return;
     ASAN_UNPOISON_MEMORY_REGION(base_, committed_);
-    munmap(base_, size_);
+    munmap(mapping_, size_ + kChunk);
   }
   Range(const Range&) = delete;
   Range& operator=(const Range&) = delete;
 
   char* base() const { return base_; }
-  size_t end() const { return end_; }
+  size_t resident() const { return end_ - kChunk * absent_.size(); }
   size_t largest_free() const { return free_by_size_.empty() ? 0 : free_by_size_.rbegin()->first; }
 
-  /// A place among what is free.
-  std::optional<size_t> fit(size_t bytes) {
-    const auto found = free_by_size_.lower_bound({bytes, 0});
-    if (found == free_by_size_.end()) return {};
-    const auto [size, offset] = *found;
-    erase_free(free_by_offset_.find(offset));
-    if (size > bytes) insert_free(offset + bytes, size - bytes);
-    return offset;
+  struct Place {
+    size_t offset;
+    size_t growth;  ///< by which the end moves
+    size_t more;    ///< bytes by which resident() grows
+  };
+  /// Where a block goes: the lowest place, or the tightest (of equals the lowest), or if it fits nowhere the end. A
+  /// free block there is its beginning.
+  Place find(size_t bytes, bool lowest) const {
+    std::optional<size_t> fit;
+    if (lowest) {
+      const auto found = std::ranges::find_if(free_by_offset_, [&](const auto& f) { return f.second >= bytes; });
+      if (found != free_by_offset_.end()) fit = found->first;
+    } else if (const auto found = free_by_size_.lower_bound({bytes, 0}); found != free_by_size_.end()) {
+      fit = found->second;
+    }
+    if (fit) return {*fit, 0, absent_between(*fit, *fit + bytes)};
+    const size_t free = free_at_end();
+    return {end_ - free, bytes - free, bytes - free + absent_between(end_ - free, end_)};
   }
 
-  /// By how much the end has to move for a block that fits nowhere: a free block at the end is its beginning.
-  size_t growth(size_t bytes) const { return bytes - free_at_end(); }
-
-  /// Moves the end by `growth` and returns the place; nothing when the system refuses.
-  std::optional<size_t> grow(size_t bytes) {
-    const size_t free = free_at_end(), growth = bytes - free;
-    if (!commit(growth)) return {};
-    if (free > 0) erase_free(std::prev(free_by_offset_.end()));
-    end_ += growth;
-    return end_ - bytes;
+  /// Cuts a block from where find() said; false when the system has no memory for it.
+  bool take(const Place& place, size_t bytes) {
+    if (!commit(place.growth)) return false;
+    if (const auto free = free_by_offset_.find(place.offset); free != free_by_offset_.end()) {
+      const size_t size = free->second;
+      erase_free(free);
+      if (size > bytes) insert_free(place.offset + bytes, size - bytes);
+    }
+    end_ += place.growth;
+    absent_.erase(absent_.lower_bound(place.offset / kChunk),
+                  absent_.lower_bound(round_up(place.offset + bytes, kChunk) / kChunk));
+    return true;
   }
 
   void release(size_t offset, size_t bytes) {
@@ -107,18 +121,18 @@ class Range {
     insert_free(offset, bytes);
   }
 
-  /// Ends the range behind its last block in use; the pages beyond go back to the system.
-  void lower_end() {
-    const size_t old_end = end_, free = free_at_end();
-    if (free == 0) return;
-    erase_free(std::prev(free_by_offset_.end()));
-    end_ -= free;
-    give_back(end_, round_up(old_end, kCommitStep));
-  }
-
+  /// Ends the range behind its last block in use, and gives the physical pages of all free chunks back.
   void trim() {
-    lower_end();
-    for (const auto& [offset, bytes] : free_by_offset_) give_back(offset, offset + bytes);
+    const size_t old_end = end_;
+    if (const size_t free = free_at_end(); free > 0) {
+      erase_free(std::prev(free_by_offset_.end()));
+      end_ -= free;
+      absent_.erase(absent_.lower_bound(end_ / kChunk), absent_.end());
+      give_back(end_, round_up(old_end, kCommitStep));
+    }
+    for (const auto& [offset, bytes] : free_by_offset_)
+      for (size_t chunk = round_up(offset, kChunk) / kChunk; (chunk + 1) * kChunk <= offset + bytes; ++chunk)
+        if (absent_.insert(chunk).second) give_back(chunk * kChunk, (chunk + 1) * kChunk);
   }
 
  private:
@@ -136,8 +150,13 @@ class Range {
     return last->first + last->second == end_ ? last->second : 0;
   }
 
+  size_t absent_between(size_t first, size_t last) const {
+    return kChunk * static_cast<size_t>(std::distance(absent_.lower_bound(first / kChunk),
+                                                      absent_.lower_bound(round_up(last, kChunk) / kChunk)));
+  }
+
   bool commit(size_t growth) {
-    if (!backed_) return true;
+    if (!backed_ || growth == 0) return true;
     if (base_ == nullptr && !reserve()) return false;
     if (growth > size_ - end_) return false;
     if (end_ + growth <= committed_) return true;
@@ -153,9 +172,10 @@ class Range {
   bool reserve() {
     const size_t memory = static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
     for (size_ = round_up(memory * 4, kCommitStep);; size_ = round_up(size_ / 2, kCommitStep)) {
-      void* address = mmap(nullptr, size_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-      if (address != MAP_FAILED) {
-        base_ = static_cast<char*>(address);
+      mapping_ = mmap(nullptr, size_ + kChunk, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      if (mapping_ != MAP_FAILED) {
+        // Chunks are huge pages: one that is in part free, in part used, would stay in memory whole.
+        base_ = static_cast<char*>(mapping_) + (kChunk - reinterpret_cast<uintptr_t>(mapping_) % kChunk) % kChunk;
         return true;
       }
       if (size_ == kCommitStep) return false;
@@ -170,12 +190,14 @@ class Range {
   }
 
   bool backed_;
-  char* base_ = nullptr;
+  void* mapping_ = nullptr;
+  char* base_ = nullptr;                              // in the mapping, at a multiple of kChunk
   size_t size_ = 0;                                   // addresses reserved
   size_t committed_ = 0;                              // made readable and writable so far
   size_t end_ = 0;                                    // first offset never handed out
   std::map<size_t, size_t> free_by_offset_;           // offset -> bytes
   std::set<std::pair<size_t, size_t>> free_by_size_;  // (bytes, offset)
+  std::set<size_t> absent_;                           // chunks of free memory without pages
 };
 
 }  // namespace
@@ -195,7 +217,7 @@ struct Allocator::Impl {
   Range& range_of(Tag tag) {
     return tag == Tag::parameters || tag == Tag::optimizer || tag == Tag::batch ? lasting : passing;
   }
-  size_t reserved() const { return lasting.end() + passing.end(); }
+  size_t reserved() const { return lasting.resident() + passing.resident(); }
 
   struct Request {
     size_t bytes;
@@ -249,16 +271,21 @@ struct Allocator::Impl {
 
   size_t place(const Request& request, size_t block_bytes) {
     Range& range = range_of(request.tag);
-    if (const auto offset = range.fit(block_bytes)) return *offset;
-    const auto beyond_budget = [&] {
-      return budget != 0 && range.growth(block_bytes) > budget - std::min(budget, reserved());
-    };
-    if (beyond_budget()) (&range == &lasting ? passing : lasting).lower_end();  // what it had once may suffice
+    // What a forward keeps piles up from below and should leave no gaps; a backward opens them in any order.
+    const Phase phase = PhaseScope::current();
+    const bool lowest = &range == &passing && phase != Phase::backward && phase != Phase::recompute;
+    Range::Place place = range.find(block_bytes, lowest);
+    const auto beyond_budget = [&] { return budget != 0 && place.more > budget - std::min(budget, reserved()); };
+    if (beyond_budget()) {
+      // What is free in pieces too small for the block makes room for it elsewhere: that costs page faults, no memory.
+      lasting.trim();
+      passing.trim();
+      place = range.find(block_bytes, lowest);
+    }
     if (beyond_budget()) refuse(request, "the budget of " + human(budget));
-    const auto offset = range.grow(block_bytes);
-    if (!offset) refuse(request, "what the system gives");
+    if (!range.take(place, block_bytes)) refuse(request, "what the system gives");
     stats.peak_reserved = std::max(stats.peak_reserved, static_cast<int64_t>(reserved()));
-    return *offset;
+    return place.offset;
   }
 
   void count(Tag tag, int64_t bytes) {

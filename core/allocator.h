@@ -33,7 +33,7 @@ struct MemoryStats {
   };
   std::array<Counter, kTags> by_tag;  ///< each tag's own peak (they need not coincide in time)
   Counter total;
-  int64_t reserved = 0;       ///< ends of the ranges: what the process really occupies, and what a budget limits
+  int64_t reserved = 0;       ///< what the process really occupies, free memory included; what a budget limits
   int64_t peak_reserved = 0;  ///< its highest; never below total.peak, and equal to it without fragmentation
   int64_t cached() const { return reserved - total.live; }
   int64_t largest_free = 0;  ///< the largest piece that is free for what passes
@@ -74,10 +74,11 @@ class OutOfMemory : public Error {
 
 /// One arena a device, reused from step to step, in two ranges of addresses: one for what lasts (parameters, optimizer,
 /// batch), one for what passes. Left among each other, states made in the first backward would sit where activations
-/// passed, and the next step's activations would find the room in pieces. Blocks are cut from a range best fit first,
-/// lowest address first, and neighbours merge when freed. Physical pages are touched once and stay, because page faults
-/// are a first-order cost of a training step. The meta device runs the same arithmetic with no memory behind it, so
-/// that a rehearsed program predicts the real one's bytes exactly.
+/// passed, and the next step's activations would find the room in pieces. What lasts takes the tightest place that is
+/// free; of what passes, a forward's takes the lowest, a backward's the tightest. Neighbours merge when freed. Physical
+/// pages are touched once and stay, because page faults are a first-order cost of a training step; only where a budget
+/// leaves no other room, those of free memory are given back to be used elsewhere. The meta device runs the same
+/// arithmetic with no memory behind it, so that a rehearsed program predicts the real one's bytes exactly.
 ///
 /// Thread-safe.
 class Allocator {
@@ -105,7 +106,7 @@ class Allocator {
   std::vector<LiveBlock> largest(size_t n) const;
   /// Starts the peaks anew from what is now.
   void reset_peaks();
-  /// The arena never grows beyond this many bytes; 0 is no limit.
+  /// The arena never occupies more than this many bytes; 0 is no limit.
   void set_budget(size_t bytes);
   size_t budget() const;
   /// Ends each range behind its last block in use, and gives the physical pages of all free memory back to the system.

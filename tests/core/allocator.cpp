@@ -17,6 +17,14 @@ namespace {
 
 using ::testing::HasSubstr;
 
+/// Bytes of pages present in memory among `bytes` from `address`.
+size_t resident(char* address, size_t bytes) {
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  std::vector<unsigned char> present((bytes + page - 1) / page);
+  EXPECT_EQ(mincore(address, bytes, present.data()), 0);
+  return page * static_cast<size_t>(std::count_if(present.begin(), present.end(), [](int p) { return (p & 1) != 0; }));
+}
+
 TEST(Allocator, ReusesFreedMemoryAndMergesNeighbours) {
   Allocator a(true);
   const auto x = a.allocate(1000, Tag::activations), y = a.allocate(2000, Tag::activations),
@@ -81,6 +89,82 @@ TEST(Allocator, KeepsWhatLastsApartFromWhatPasses) {
   const auto again = a.allocate(1 << 20, Tag::activations);
   EXPECT_EQ(a.stats().reserved, (1 << 20) + (1 << 10));
   for (const auto& block : {state, again}) a.release(block);
+}
+
+TEST(Allocator, UnderABudgetPiecesMakeRoomForAWhole) {
+  constexpr size_t mib = 1 << 20;
+  for (const bool backed : {true, false}) {
+    Allocator a(backed);
+    a.set_budget(32 * mib);
+    std::vector<Allocator::Block> blocks;
+    for (int i = 0; i < 8; ++i) {
+      blocks.push_back(a.allocate(4 * mib, Tag::activations));
+      if (backed) std::memset(blocks.back().data, 1, 4 * mib);
+    }
+    for (const size_t i : {1, 3, 5}) a.release(blocks[i]);
+    const auto whole = a.allocate(12 * mib, Tag::activations);  // 12 MiB are free, in three pieces
+    if (backed) {
+      std::memset(whole.data, 2, 12 * mib);
+      EXPECT_LE(resident(static_cast<char*>(blocks[0].data), 64 * mib), 32 * mib);
+    }
+    EXPECT_EQ(a.stats().reserved, int64_t{32 * mib});
+    EXPECT_EQ(a.stats().peak_reserved, int64_t{32 * mib});
+    EXPECT_THROW(a.allocate(mib, Tag::activations), OutOfMemory);
+    a.release(whole);
+    for (const size_t i : {1, 3, 5}) {
+      blocks[i] = a.allocate(4 * mib, Tag::activations);
+      if (backed) std::memset(blocks[i].data, 3, 4 * mib);
+    }
+    EXPECT_EQ(a.stats().reserved, int64_t{32 * mib});
+    EXPECT_EQ(a.stats().total.live, int64_t{32 * mib});
+    if (backed) {
+      EXPECT_LE(resident(static_cast<char*>(blocks[0].data), 64 * mib), 32 * mib);
+    }
+    for (const auto& block : blocks) a.release(block);
+  }
+}
+
+TEST(Allocator, KeepsATightBudgetOnMetaExactlyAsInMemory) {
+  constexpr size_t mib = 1 << 20, budget = 64 * mib;
+  Allocator real(true), meta(false);
+  real.set_budget(budget);
+  meta.set_budget(budget);
+  Philox random(5);
+  std::vector<std::pair<Allocator::Block, Allocator::Block>> live;
+  char* base = nullptr;
+  int refused = 0;
+  for (int i = 0; i < 600; ++i) {
+    if (live.empty() || random.uniform() < 0.6f) {
+      const size_t bytes = 1 + random.below(12 * mib);
+      const PhaseScope phase(random.uniform() < 0.5f ? Phase::forward : Phase::backward);
+      try {
+        live.emplace_back(real.allocate(bytes, Tag::activations), Allocator::Block{});
+        std::memset(live.back().first.data, i & 255, bytes);
+        live.back().second = meta.allocate(bytes, Tag::activations);
+        ASSERT_EQ(live.back().first.offset, live.back().second.offset);
+        base = static_cast<char*>(live.back().first.data) - live.back().first.offset;
+      } catch (const OutOfMemory&) {
+        ++refused;
+        ASSERT_THROW(meta.allocate(bytes, Tag::activations), OutOfMemory);
+      }
+    } else {
+      const size_t at = random.below(static_cast<uint32_t>(live.size()));
+      real.release(live[at].first);
+      meta.release(live[at].second);
+      live.erase(live.begin() + static_cast<std::ptrdiff_t>(at));
+    }
+    ASSERT_EQ(real.stats().reserved, meta.stats().reserved);
+    ASSERT_LE(real.stats().total.live, real.stats().reserved);
+    ASSERT_LE(real.stats().reserved, static_cast<int64_t>(budget));
+    if (i % 20 == 0) {
+      ASSERT_LE(resident(base, 4 * budget), static_cast<size_t>(real.stats().reserved) + 2 * mib);
+    }
+  }
+  EXPECT_GT(refused, 50);
+  for (const auto& [a, b] : live) {
+    real.release(a);
+    meta.release(b);
+  }
 }
 
 TEST(Allocator, RemembersWhoAskedForTheLargestBlocks) {
@@ -174,14 +258,6 @@ TEST(Allocator, TrimEndsTheArenaBehindTheLastBlockInUse) {
   a.release(x);
 }
 
-/// Bytes of pages present in memory among `bytes` from `address`.
-size_t resident(char* address, size_t bytes) {
-  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-  std::vector<unsigned char> present((bytes + page - 1) / page);
-  EXPECT_EQ(mincore(address, bytes, present.data()), 0);
-  return page * static_cast<size_t>(std::count_if(present.begin(), present.end(), [](int p) { return (p & 1) != 0; }));
-}
-
 TEST(Allocator, TouchesNothingBeyondItsEnd) {
   Allocator a(true);
   std::vector<Allocator::Block> blocks;
@@ -221,6 +297,7 @@ TEST(Allocator, MetaCountsExactlyAsReal) {
     }
   }
   EXPECT_EQ(real.stats().reserved, meta.stats().reserved);
+  EXPECT_EQ(real.stats().peak_reserved, meta.stats().peak_reserved);
   EXPECT_EQ(real.stats().total.peak, meta.stats().total.peak);
   // No two live blocks overlap.
   std::map<char*, size_t> by_address;
