@@ -3,6 +3,7 @@
 #include <saccade/core/plan/calibration.h>
 #include <saccade/core/plan/call_timer.h>
 #include <saccade/kernels/backend.h>
+#include <saccade/kernels/error.h>
 
 #include <bit>
 #include <chrono>
@@ -103,12 +104,20 @@ double Calibration::seconds(const Call& call) {
   return lower + (upper - lower) * (call.bytes / rounded.bytes - 1);
 }
 
-void Calibration::save() {
-  if (impl_->options.cache.empty() || impl_->measurements == 0) return;
+bool Calibration::save() {
+  if (impl_->options.cache.empty() || impl_->measurements == 0) return true;
   nlohmann::json json;
   json["machine"] = impl_->machine;
   json["seconds"] = impl_->known;
-  io::write_file_atomically(impl_->options.cache, json.dump(1) + "\n");
+  std::error_code failed;
+  if (impl_->options.cache.has_parent_path())
+    std::filesystem::create_directories(impl_->options.cache.parent_path(), failed);
+  try {
+    io::write_file_atomically(impl_->options.cache, json.dump(1) + "\n");
+  } catch (const Error&) {
+    return false;
+  }
+  return true;
 }
 
 void Calibration::release() { impl_->timer.release(); }

@@ -25,8 +25,9 @@ class Calibration final : public TimeModel {
   Calibration& operator=(const Calibration&) = delete;
 
   double seconds(const kernels::Call& call) override;
-  /// Writes the cache, if there is a path and something new; see io::AtomicFile.
-  void save();
+  /// Writes the cache, if there is a path and something new, and makes its folder. False when that cannot be done (no
+  /// room, no permission, another process at it): the next process then measures again.
+  bool save();
   /// Gives the scratch memory back until the next measurement.
   void release();
 

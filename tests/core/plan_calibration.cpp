@@ -168,14 +168,14 @@ TEST(PlanCalibration, EveryKindRunsInTheMemoryItMayUse) {
 
 TEST(PlanCalibration, WhatIsKnownOfThisMachineIsKept) {
   const test::TemporaryFolder folder;
-  const CalibrationOptions options{.cache = folder / "machine.json", .memory = 8 << 20};
+  const CalibrationOptions options{.cache = folder / "new" / "machine.json", .memory = 8 << 20};
   const Call product{.kind = CallKind::matmul, .flops = 2. * 64 * 64 * 64, .matmul = {.m = 64, .n = 64, .k = 64}};
   double seconds;
   {
     Calibration machine(options);
     seconds = machine.seconds(product);
     EXPECT_FALSE(std::filesystem::exists(options.cache));
-    machine.save();
+    EXPECT_TRUE(machine.save());
   }
   {
     Calibration again(options);
@@ -199,6 +199,10 @@ TEST(PlanCalibration, WhatIsKnownOfThisMachineIsKept) {
   EXPECT_GT(elsewhere.measurements(), 0);
   std::ofstream(options.cache) << "not JSON";
   EXPECT_NO_THROW(Calibration{options});
+
+  Calibration nowhere({.cache = options.cache / "below a file" / "machine.json", .memory = 8 << 20});
+  nowhere.seconds(product);
+  EXPECT_FALSE(nowhere.save());
 }
 
 }  // namespace
