@@ -3,11 +3,8 @@
 ///
 ///   saccade-plan --model y_256gf --crops 2x224+4x96 --batch 16 --precision f16 --device v100-32gb --html plan.html
 #include <saccade/core/bytes.h>
-#include <saccade/core/plan/calibration.h>
 #include <saccade/kernels/backend.h>
 #include <saccade/saccade.h>
-#include <saccade/ssl/plan.h>
-#include <saccade/ssl/report/plan_report.h>
 #include <unistd.h>
 
 #include "program.h"

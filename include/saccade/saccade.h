@@ -14,6 +14,9 @@
 #include <saccade/core/layer.h>
 #include <saccade/core/named_tensor.h>
 #include <saccade/core/ops.h>
+#include <saccade/core/plan/calibration.h>
+#include <saccade/core/plan/chain.h>
+#include <saccade/core/plan/device_model.h>
 #include <saccade/core/random.h>
 #include <saccade/core/tensor.h>
 #include <saccade/data/augment.h>
@@ -40,6 +43,8 @@
 #include <saccade/ssl/eval/linear_probe.h>
 #include <saccade/ssl/eval/prototype_gallery.h>
 #include <saccade/ssl/health.h>
+#include <saccade/ssl/plan.h>
+#include <saccade/ssl/report/plan_report.h>
 #include <saccade/ssl/report/run_folder.h>
 #include <saccade/ssl/report/run_reporter.h>
 #include <saccade/ssl/swav.h>
