@@ -3,7 +3,9 @@
 //
 // Memory: each score once an iteration. Rows wait in shared memory for their maximum and their sum, up to 4,080
 // prototypes (Sinkhorn), 6,000 (assignments, swapped prediction) and 12,000 (cross entropy); wider ones are read again,
-// from the L2 cache. Swapped prediction reads an assignment once for each crop that predicts it.
+// from the L2 cache. Small batches are cut into parts of 4 rows, for there to be blocks enough, whose sums are then
+// half as much as the scores; from 8,192 rows on parts have 32. Swapped prediction reads an assignment once for each
+// crop that predicts it.
 
 #include <saccade/kernels/cuda/vectors.h>
 
@@ -118,16 +120,23 @@ SACCADE_DEVICE float column_log_sum_exp(const Sinkhorn& spec, const float* score
 SACCADE_KERNEL(threads)
 sinkhorn_columns(Sinkhorn spec, bool first, int64_t parts, const float* scores, const float* partial,
                  const float* part_max, const float* row_potentials, float* potentials) {
+  SACCADE_SHARED(float, reduced, warps);
+  SACCADE_SHARED(float, weights, threads);
   const int64_t k = block_x() * threads + thread_x();
-  if (k >= spec.prototypes) return;
   float largest = -INFINITY, u = 0;
-  if (first) {
-    for (int64_t p = 0; p < parts; ++p) largest = larger(largest, load(part_max + p));
+  for (int64_t p = thread_x(); first && p < parts; p += threads) largest = larger(largest, load(part_max + p));
+  largest = block_max<warps>(largest, reduced);
+  for (int64_t begin = 0; begin < parts; begin += threads) {
+    if (begin + thread_x() < parts) {
+      store(weights + thread_x(), first ? expf(load(part_max + begin + thread_x()) - largest) : 1.f);
+    }
+    sync_block();
+    for (int64_t p = begin; k < spec.prototypes && p < parts && p < begin + threads; ++p) {
+      u += load(partial + p * spec.prototypes + k) * load(weights + (p - begin));
+    }
+    sync_block();
   }
-  for (int64_t p = 0; p < parts; ++p) {
-    const float sum = load(partial + p * spec.prototypes + k);
-    u += first ? sum * expf(load(part_max + p) - largest) : sum;
-  }
+  if (k >= spec.prototypes) return;
   const float log_sum = u > 1e-30f ? logf(u) - (first ? 0.f : load(potentials + k))
                                    : column_log_sum_exp(spec, scores, first ? nullptr : row_potentials, -largest, k);
   store(potentials + k, -logf(static_cast<float>(spec.prototypes)) - log_sum);

@@ -3,6 +3,9 @@
 #include <saccade/kernels/cuda/random.h>
 #include <saccade/kernels/cuda/vectors.h>
 
+#include <algorithm>
+#include <numeric>
+
 namespace saccade::kernels::cuda {
 namespace {
 
@@ -33,34 +36,40 @@ SACCADE_KERNEL(threads) normal(uint64_t key, uint64_t stream, uint64_t first_blo
   store(y + i, static_cast<float>(sqrt(-2. * log(u)) * cos(angle)));
 }
 
-constexpr int most_row_bytes = 16 << 10;
+constexpr int most_bytes = 16 << 10, most_lines = 256;
 
-/// A block takes one line of a crop: bytes to shared memory, then numbers in vectors of four, pixels in reverse where
-/// the crop is mirrored.
+/// A block takes some lines: bytes to shared memory, then numbers in vectors of four, pixels in reverse where the crop
+/// is mirrored.
 template <class T>
 SACCADE_KERNEL(threads)
-lines_to_numbers(int64_t height, int width, int channels, const uint8_t* crops, const uint8_t* mirror, PixelScale scale,
-                 T* y, bool aligned) {
-  SACCADE_SHARED(uint8_t, line, most_row_bytes);
-  const int n = width * channels;
-  const int64_t begin = block_x() * n;
+lines_to_numbers(int64_t all_lines, int lines_each, int64_t height, int width, int channels, const uint8_t* crops,
+                 const uint8_t* mirror, PixelScale scale, T* y, bool aligned) {
+  SACCADE_SHARED(uint8_t, bytes, most_bytes);
+  SACCADE_SHARED(uint8_t, mirrored, most_lines);
+  const int64_t first_line = block_x() * lines_each, left = all_lines - first_line;
+  const int lines = static_cast<int>(left < lines_each ? left : lines_each), line_bytes = width * channels;
+  const int n = lines * line_bytes;
+  const int64_t begin = first_line * line_bytes;
   const uint8_t* from = crops + begin;
-  const bool words = reinterpret_cast<uintptr_t>(from) % 4 == 0 && n % 4 == 0;
-  for (int i = thread_x(); words && i < n / 4; i += threads) {
-    store(reinterpret_cast<uint32_t*>(line) + i, load(reinterpret_cast<const uint32_t*>(from) + i));
+  const int in_words = reinterpret_cast<uintptr_t>(from) % 4 == 0 ? n / 4 : 0;
+  for (int i = thread_x(); i < in_words; i += threads) {
+    store(reinterpret_cast<uint32_t*>(bytes) + i, load(reinterpret_cast<const uint32_t*>(from) + i));
   }
-  for (int i = thread_x(); !words && i < n; i += threads) store(line + i, load(from + i));
-  const bool mirrored = mirror != nullptr && load(mirror + block_x() / height) != 0;
+  for (int i = in_words * 4 + thread_x(); i < n; i += threads) store(bytes + i, load(from + i));
+  for (int i = thread_x(); i < lines; i += threads) {
+    store(mirrored + i, mirror != nullptr ? load(mirror + (first_line + i) / height) : uint8_t{0});
+  }
   sync_block();
-  const int64_t first = begin / 4 * 4;  // the line may begin within a vector
+  const int64_t first = begin / 4 * 4;  // the lines may begin within a vector
   for (int64_t at = first + thread_x() * 4; at < begin + n; at += threads * 4) {
     Floats<4> v{};
     SACCADE_UNROLL
     for (int j = 0; j < 4; ++j) {
       const int i = static_cast<int>(at + j - begin);
       if (i < 0 || i >= n) continue;
-      const int pixel = i / channels, c = i % channels;
-      const int source = mirrored ? (width - 1 - pixel) * channels + c : i;
+      const int line = i / line_bytes, in_line = i % line_bytes, c = in_line % channels;
+      const int source =
+          load(mirrored + line) != 0 ? line * line_bytes + (width - 1 - in_line / channels) * channels + c : i;
       // Chosen by comparison: an argument that is indexed would have to live in memory.
       const float factor = c == 0   ? scale.factor[0]
                            : c == 1 ? scale.factor[1]
@@ -70,10 +79,18 @@ lines_to_numbers(int64_t height, int width, int channels, const uint8_t* crops, 
                            : c == 1 ? scale.offset[1]
                            : c == 2 ? scale.offset[2]
                                     : scale.offset[3];
-      v.at[j] = static_cast<float>(load(line + source)) * factor + offset;
+      v.at[j] = static_cast<float>(load(bytes + source)) * factor + offset;
     }
     store_floats<4>(y, at, {begin, begin + n, aligned}, v);
   }
+}
+
+/// So many that a block's bytes begin at a multiple of 16, and it has enough to do.
+int lines_of_block(int64_t line_bytes) {
+  const int64_t fewest = 16 / std::gcd(line_bytes, int64_t{16});
+  if (fewest * line_bytes > most_bytes) return 1;
+  const int64_t lines = fewest * std::max<int64_t>(1, 4096 / (fewest * line_bytes));
+  return static_cast<int>(std::min<int64_t>(lines, most_lines));
 }
 
 }  // namespace
@@ -90,15 +107,18 @@ void philox_normal(Stream stream, uint64_t key, uint64_t sequence, uint64_t bloc
 
 void crops_to_batch(Stream stream, int64_t images, int64_t height, int64_t width, int64_t channels,
                     const uint8_t* crops, const uint8_t* mirror, const PixelScale& scale, DType dtype, void* y) {
-  if (channels < 1 || channels > 4 || width * channels > most_row_bytes) {
-    throw Error("crops_to_batch: expected 1 to 4 channels and lines of at most " + std::to_string(most_row_bytes) +
+  if (channels < 1 || channels > 4 || width * channels > most_bytes) {
+    throw Error("crops_to_batch: expected 1 to 4 channels and lines of at most " + std::to_string(most_bytes) +
                 " bytes, got " + std::to_string(channels) + " channels and lines of " +
                 std::to_string(width * channels));
   }
   if (images * height * width == 0) return;
   with_storage(dtype, "crops_to_batch", [&]<class T>(Type<T>) {
-    launch<lines_to_numbers<T>>(stream, {blocks(images * height)}, {threads}, 0, height, static_cast<int>(width),
-                                static_cast<int>(channels), crops, mirror, scale, static_cast<T*>(y), aligned(y));
+    const int64_t lines = images * height;
+    const int each = lines_of_block(width * channels);
+    launch<lines_to_numbers<T>>(stream, {blocks(divide_up(lines, each))}, {threads}, 0, lines, each, height,
+                                static_cast<int>(width), static_cast<int>(channels), crops, mirror, scale,
+                                static_cast<T*>(y), aligned(y));
   });
 }
 

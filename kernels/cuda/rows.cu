@@ -71,8 +71,9 @@ struct Row {
   bool aligned;
 };
 
-SACCADE_DEVICE Row row_of(int64_t row, int64_t channels, bool aligned) {
-  return {row * channels, (row + 1) * channels, row * channels / 4 * 4, aligned};
+/// Behind the last row: one without elements.
+SACCADE_DEVICE Row row_of(int64_t row, int64_t rows, int64_t channels, bool aligned) {
+  return {row * channels, (row < rows ? row + 1 : row) * channels, row * channels / 4 * 4, aligned};
 }
 template <class T>
 SACCADE_DEVICE Floats<4> load_row(const T* p, const Row& row, int64_t vector) {
@@ -91,9 +92,9 @@ constexpr int rows_each = 8, kept_forward = 8, kept_backward = 4;  // a warp a r
 template <class T>
 SACCADE_KERNEL(lanes* rows_each)
 l2_normalize(int64_t rows, int64_t channels, float eps, const T* x, T* y, float* norm, bool aligned) {
-  const int64_t index = block_x() * rows_each + thread_y();
-  if (index >= rows) return;  // the whole warp
-  const Row row = row_of(index, channels, aligned);
+  SACCADE_SHARED(float, norms, rows_each);
+  const int64_t first_row = block_x() * rows_each;
+  const Row row = row_of(first_row + thread_y(), rows, channels, aligned);
   const int64_t vectors = (row.end - row.first + 3) / 4;
   Floats<4> kept[kept_forward] = {};
   float squares = 0;
@@ -108,7 +109,7 @@ l2_normalize(int64_t rows, int64_t channels, float eps, const T* x, T* y, float*
     squares += dot(v, v);
   }
   const float length = larger(sqrtf(warp_sum(squares)), eps), factor = 1.f / length;
-  if (thread_x() == 0) store(norm + index, length);
+  if (thread_x() == 0) store(norms + thread_y(), length);
   SACCADE_UNROLL
   for (int i = 0; i < kept_forward; ++i) {
     if (i * lanes + thread_x() >= vectors) continue;
@@ -119,6 +120,10 @@ l2_normalize(int64_t rows, int64_t channels, float eps, const T* x, T* y, float*
     Floats<4> v = load_row(x, row, i);
     for (int j = 0; j < 4; ++j) v.at[j] *= factor;
     store_row(y, row, i, v);
+  }
+  sync_block();  // the block's norms go out together: a row each would be a sector each
+  if (thread_y() == 0 && thread_x() < rows_each && first_row + thread_x() < rows) {
+    store(norm + first_row + thread_x(), load(norms + thread_x()));
   }
 }
 
@@ -133,10 +138,13 @@ template <class T>
 SACCADE_KERNEL(lanes* rows_each)
 l2_normalize_gradient(int64_t rows, int64_t channels, float eps, const T* y, const float* norm, const T* dy, T* dx,
                       bool aligned) {
-  const int64_t index = block_x() * rows_each + thread_y();
-  if (index >= rows) return;  // the whole warp
-  const Row row = row_of(index, channels, aligned);
+  SACCADE_SHARED(float, norms, rows_each);
+  const int64_t first_row = block_x() * rows_each;
+  const Row row = row_of(first_row + thread_y(), rows, channels, aligned);
   const int64_t vectors = (row.end - row.first + 3) / 4;
+  if (thread_y() == 0 && thread_x() < rows_each && first_row + thread_x() < rows) {
+    store(norms + thread_x(), load(norm + first_row + thread_x()));
+  }
   Floats<4> kept_y[kept_backward] = {}, kept_dy[kept_backward] = {};
   float along = 0;
   SACCADE_UNROLL
@@ -150,7 +158,8 @@ l2_normalize_gradient(int64_t rows, int64_t channels, float eps, const T* y, con
     along += dot(load_row(y, row, i), load_row(dy, row, i));
   }
   along = warp_sum(along);
-  const float length = load(norm + index), factor = 1.f / length;
+  sync_block();
+  const float length = load(norms + thread_y()), factor = 1.f / length;
   if (!(length > eps)) along = 0;  // clamped: a plain division
   SACCADE_UNROLL
   for (int i = 0; i < kept_backward; ++i) {

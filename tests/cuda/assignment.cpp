@@ -1,0 +1,117 @@
+// Sinkhorn and the losses in the emulator against the CPU backend.
+#include <algorithm>
+
+#include "compare.h"
+
+namespace saccade::kernels::cuda {
+namespace {
+
+std::vector<float> cosines(int64_t rows, int64_t prototypes, uint32_t seed, double spread = 0.3) {
+  std::vector<double> values = normal(rows * prototypes, seed, 0, spread);
+  for (double& v : values) v = std::clamp(v, -1., 1.);
+  return floats(values);
+}
+
+struct Assigned {
+  std::vector<float> potentials, q;
+};
+
+Assigned on_cpu(const Sinkhorn& spec, const std::vector<float>& scores) {
+  Assigned a{std::vector<float>(static_cast<size_t>(spec.prototypes), NAN), std::vector<float>(scores.size(), NAN)};
+  Workspace workspace(cpu().sinkhorn_workspace(spec));
+  cpu().sinkhorn_potentials(spec, scores.data(), a.potentials.data(), workspace.data());
+  cpu().sinkhorn_assign(spec, scores.data(), a.potentials.data(), a.q.data());
+  return a;
+}
+
+Assigned on_cuda(const Sinkhorn& spec, const std::vector<float>& scores) {
+  Assigned a{std::vector<float>(static_cast<size_t>(spec.prototypes), NAN), std::vector<float>(scores.size(), NAN)};
+  Workspace workspace(sinkhorn_workspace(spec));
+  sinkhorn_potentials(stream, spec, scores.data(), a.potentials.data(), workspace.data());
+  sinkhorn_assign(stream, spec, scores.data(), a.potentials.data(), a.q.data());
+  return a;
+}
+
+void check(const Sinkhorn& spec, const std::vector<float>& scores) {
+  SCOPED_TRACE(testing::Message() << spec.rows << " x " << spec.prototypes << ", eps " << spec.eps);
+  const Assigned want = on_cpu(spec, scores), got = on_cuda(spec, scores);
+  // An f32 exponent of 1/eps carries 1/eps roundings, and so does its exponential.
+  const double rounding = 4e-7 / double{spec.eps};
+  expect_near(got.potentials, {want.potentials.begin(), want.potentials.end()}, 1e-6, rounding, "potentials");
+  expect_near(got.q, {want.q.begin(), want.q.end()}, 4 * rounding, 1e-7, "q");
+}
+
+TEST(CudaSinkhorn, EqualsTheCpu) {
+  for (const Sinkhorn spec : {Sinkhorn{64, 32, 0.05f, 3},
+                              {64, 32, 0.03f, 10},
+                              {5, 37, 0.05f, 3},
+                              {100, 1, 0.05f, 3},
+                              {1, 13, 0.05f, 3},
+                              {97, 131, 0.03f, 10},
+                              {64, 3000, 0.05f, 3},
+                              {300, 300, 0.03f, 10},
+                              {50, 20, 0.05f, 1}}) {
+    check(spec, cosines(spec.rows, spec.prototypes, 7));
+  }
+}
+
+TEST(CudaSinkhorn, EqualsTheCpuWhereRowsDoNotFitSharedMemory) {
+  check({9, 4081, 0.05f, 3}, cosines(9, 4081, 1));
+  check({3, 7000, 0.05f, 2}, cosines(3, 7000, 2));
+}
+
+TEST(CudaSinkhorn, EqualsTheCpuWhereThePlainFormOverflows) {
+  for (const float eps : {0.005f, 0.001f}) check({96, 40, eps, 10}, cosines(96, 40, 3));
+}
+
+TEST(CudaSinkhorn, APrototypeThatNoSampleLikesStaysFinite) {
+  for (const int iterations : {1, 10}) {
+    auto scores = cosines(80, 24, 5, 0.05);
+    for (int64_t b = 0; b < 80; ++b) scores[static_cast<size_t>(b * 24 + 11)] = -1.f;  // e^-200 beside the others
+    check({80, 24, 0.005f, iterations}, scores);
+  }
+}
+
+TEST(CudaSwappedPrediction, LossAndGradientEqualTheCpu) {
+  for (const SwappedPrediction spec : {SwappedPrediction{1, 2, 2, 1, 0.1f},
+                                       {3, 2, 2, 7, 0.1f},
+                                       {8, 6, 2, 300, 0.1f},
+                                       {5, 4, 1, 13, 0.2f},
+                                       {9, 8, 3, 100, 0.1f},
+                                       {2, 6, 2, 3000, 0.1f},
+                                       {1, 3, 2, 6100, 0.1f}}) {
+    const auto scores = cosines(spec.batch * spec.crops, spec.prototypes, 1);
+    const Sinkhorn assigning{spec.assigning * spec.batch, spec.prototypes, 0.05f, 3};
+    const auto q = on_cpu(assigning, cosines(assigning.rows, assigning.prototypes, 2)).q;
+    float want = NAN, got = NAN;
+    std::vector<float> want_gradient(scores.size(), NAN), gradient = want_gradient;
+    cpu().swapped_prediction(spec, scores.data(), q.data(), &want, want_gradient.data());
+    Workspace workspace(swapped_prediction_workspace(spec));
+    swapped_prediction(stream, spec, scores.data(), q.data(), &got, gradient.data(), workspace.data());
+    EXPECT_NEAR(got, want, 2e-6 * want + 1e-7);
+    const double weight = 1. / double(spec.assigning * (spec.crops - 1) * spec.batch);
+    expect_near(gradient, {want_gradient.begin(), want_gradient.end()}, 1e-5, 2e-6 * weight / double{spec.temperature},
+                "dscores");
+  }
+}
+
+TEST(CudaCrossEntropy, LossAndGradientEqualTheCpuEvenForLogitsOfAThousand) {
+  for (const double size : {1., 1000.}) {
+    for (const int64_t classes : {1, 2, 10, 1000, 12400}) {
+      const int64_t rows = classes > 1000 ? 3 : 37;
+      const auto logits = floats(normal(rows * classes, 1, 0, size));
+      std::vector<int32_t> labels;
+      for (int64_t i = 0; i < rows; ++i) labels.push_back(static_cast<int32_t>(i * 7 % classes));
+      float want = NAN, got = NAN;
+      std::vector<float> want_gradient(logits.size(), NAN), gradient = want_gradient;
+      cpu().cross_entropy(rows, classes, logits.data(), labels.data(), &want, want_gradient.data());
+      Workspace workspace(cross_entropy_workspace(rows));
+      cross_entropy(stream, rows, classes, logits.data(), labels.data(), &got, gradient.data(), workspace.data());
+      EXPECT_NEAR(got, want, 2e-6 * want + 1e-6);
+      expect_near(gradient, {want_gradient.begin(), want_gradient.end()}, 2e-5, 1e-7, "dlogits");
+    }
+  }
+}
+
+}  // namespace
+}  // namespace saccade::kernels::cuda
