@@ -7,6 +7,7 @@
 #include <saccade/saccade.h>
 #include <unistd.h>
 
+#include "memory_budget.h"
 #include "program.h"
 #include "run_settings.h"
 #include "weights.h"
@@ -15,7 +16,7 @@ using namespace saccade;
 
 struct Settings {
   std::string trunk = "y_400mf", crops = "2x96+4x48", precision = "f32", momentum = "f32", optimizer = "larc", budget,
-              device, calibration, html, shard = "none";
+              device, calibration = program::calibration_cache().string(), html, shard = "none";
   int batch = 128, workers = 0, threads = 0, ranks = 1;
   ssl::SwAVOptions swav;
   ssl::StepOptions step;
@@ -37,6 +38,8 @@ struct Settings {
     app.add_flag("--fuse-optimizer", step.fuse_optimizer, "Updates within backward: gradients live a moment only")
         ->group(group);
     add(group, "--prototypes", swav.prototypes, "Of SwAV")->default_str("batch + queue, at most 3000");
+    add(group, "--hidden-layers", swav.hidden_layers, "Of the projection head; SEER: 2");
+    add(group, "--head-bn", swav.head_bn, "Batch norm in the head; SEER: false");
     add(group, "--hidden", swav.hidden, "Width of the projection head")->default_str("the trunk's, at least 512");
     add(group, "--dim", swav.dim, "Of embeddings");
     add(group, "--queue", swav.queue_length, "Earlier embeddings that take part in assignments");

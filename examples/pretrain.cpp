@@ -2,6 +2,7 @@
 /// folder; the same command goes on with a run that was stopped.
 #include <saccade/saccade.h>
 
+#include "memory_budget.h"
 #include "pictures.h"
 #include "run_settings.h"
 #include "weights.h"
@@ -10,7 +11,7 @@ using namespace saccade;
 
 struct Settings {
   std::string data, run, trunk = "y_400mf", crops = "2x96@0.14-1+4x48@0.05-0.14", optimizer = "larc";
-  std::string names = "torchvision", knn_data;
+  std::string names = "torchvision", knn_data, precision = "f32", momentum = "f32", memory_budget;
   std::vector<float> mean{0.485f, 0.456f, 0.406f}, std{0.229f, 0.224f, 0.225f};
   int batch = 128;
   int64_t checkpoint_every = 0, knn_every = 5;
@@ -56,6 +57,7 @@ struct Settings {
         ->check(CLI::PositiveNumber)
         ->default_str("batch + queue, at most 3000");
     add(group, "--hidden", swav.hidden, "Width of the projection head")->default_str("the trunk's, at least 512");
+    add(group, "--hidden-layers", swav.hidden_layers, "Of the projection head; SEER: 2, with --head-bn false");
     add(group, "--dim", swav.dim, "Of embeddings");
     add(group, "--head-bn", swav.head_bn, "Batch norm in the head");
     add(group, "--temperature", swav.temperature, "Of predictions");
@@ -74,6 +76,18 @@ struct Settings {
     add(group, "--lr", train.lr, "Learning rate at its top")->default_str("0.6 (adamw: 0.001) x batch/256");
     add(group, "--warmup", train.warmup_iterations, "Iterations")->default_str("0 (adamw, or batch > 512: a tenth)");
     add(group, "--weight-decay", weight_decay, "Of all parameters");
+    group = "Memory";
+    add(group, "--memory-budget", memory_budget,
+        "Of the whole process, e.g. 14GiB: the step is planned to fit (what does not is computed twice), the optimizer "
+        "runs within backward where it can, and the budget is kept")
+        ->default_str("none");
+    add(group, "--precision", precision, "f32, bf16 or f16: of activations and products")
+        ->transform(CLI::Transformer(std::map<std::string, std::string>{{"fp32", "f32"}, {"fp16", "f16"}}))
+        ->check(CLI::IsMember({"f32", "bf16", "f16"}));
+    add(group, "--momentum", momentum, "f32, or bf16 for half the memory of larc's momentum")
+        ->check(CLI::IsMember({"f32", "bf16"}));
+    add(group, "--accumulate", train.accumulate, "Batches an iteration, assigned together: more than memory holds")
+        ->check(CLI::PositiveNumber);
     group = "Watching";
     add(group, "--knn-data", knn_data,
         "Labelled images (a folder a class, or train/ and test/): kNN accuracy on the way");
@@ -92,7 +106,11 @@ struct Settings {
 /// What may differ when a run goes on: nothing of it changes what is learned.
 const std::set<std::string> kMayDiffer{"run",      "checkpoint-every", "keep",           "names",
                                        "knn-data", "knn-every",        "knn-neighbours", "knn-temperature",
-                                       "device",   "threads",          "workers"};
+                                       "device",   "threads",          "workers",        "memory-budget"};
+
+DType dtype_of(const std::string& name) {
+  return name == "bf16" ? DType::bf16 : name == "f16" ? DType::f16 : DType::f32;
+}
 
 int pretrain(CLI::App& app, Settings& s) {
   s.machine.apply();
@@ -108,16 +126,35 @@ int pretrain(CLI::App& app, Settings& s) {
   std::copy_n(s.std.begin(), 3, s.views.std.begin());
   data::Loader loader(source, s.views, {.batch = s.batch, .workers = s.machine.workers, .seed = s.seed});
 
-  const int64_t per_epoch = loader.batches_per_epoch(), iterations = s.train.epochs * per_epoch;
+  const int64_t per_epoch = loader.batches_per_epoch() / s.train.accumulate;
+  const int64_t iterations = s.train.epochs * loader.batches_per_epoch() / s.train.accumulate;
+  const int64_t images = s.batch * s.train.accumulate;  // an iteration
   const bool larc = s.optimizer == "larc";
-  program::settle(app, "--prototypes", s.swav.prototypes, ssl::default_prototypes(s.batch, s.swav.queue_length));
+  program::settle(app, "--prototypes", s.swav.prototypes, ssl::default_prototypes(images, s.swav.queue_length));
   program::settle(app, "--hidden", s.swav.hidden, std::max<int64_t>(512, trunk->out_channels()));
   program::settle(app, "--queue-start", s.swav.queue_start_iteration, iterations / 10);
   program::settle(app, "--freeze", s.swav.freeze_prototypes_iterations, per_epoch);
   program::settle(app, "--lr", s.train.lr,
-                  static_cast<float>(larc ? ssl::default_larc_lr(s.batch) : ssl::default_adamw_lr(s.batch)));
-  program::settle(app, "--warmup", s.train.warmup_iterations,
-                  ssl::default_warmup(larc, s.batch, per_epoch, iterations));
+                  static_cast<float>(larc ? ssl::default_larc_lr(images) : ssl::default_adamw_lr(images)));
+  program::settle(app, "--warmup", s.train.warmup_iterations, ssl::default_warmup(larc, images, per_epoch, iterations));
+
+  s.train.precision = dtype_of(s.precision);
+  s.train.fuse_optimizer = !s.memory_budget.empty() && s.train.accumulate == 1 && s.train.precision != DType::f16;
+  const optim::Recipe recipe =
+      larc ? optim::larc_sgd({.weight_decay = s.weight_decay, .momentum_dtype = dtype_of(s.momentum)})
+           : optim::adamw({.weight_decay = s.weight_decay});
+  const ssl::StepSpec step{.trunk = s.trunk,
+                           .swav = s.swav,
+                           .crops = s.views.segments(s.batch),
+                           .batch = s.batch,
+                           .channels = channels,
+                           .recipe = recipe,
+                           .options = {.precision = s.train.precision,
+                                       .fuse_optimizer = s.train.fuse_optimizer,
+                                       .accumulate = s.train.accumulate},
+                           .loader_batches = data::batches_in_memory(loader.options())};
+  std::string planned;
+  if (!s.memory_budget.empty()) planned = program::keep_budget(step, *trunk, parse_bytes(s.memory_budget));
 
   ssl::SwAV model(trunk, s.swav, s.seed);
   s.train.checkpoint_every = s.checkpoint_every;
@@ -131,9 +168,7 @@ int pretrain(CLI::App& app, Settings& s) {
       return std::vector<std::pair<std::string, double>>{{"kNN", ssl::accuracy(found, queries.labels)}};
     };
   }
-  ssl::Trainer trainer(
-      model, larc ? optim::larc_sgd({.weight_decay = s.weight_decay}) : optim::adamw({.weight_decay = s.weight_decay}),
-      s.train);
+  ssl::Trainer trainer(model, recipe, s.train);
 
   ssl::RunFolder folder(s.run);
   program::prepare(app, folder, s.fresh, kMayDiffer);
@@ -152,7 +187,8 @@ int pretrain(CLI::App& app, Settings& s) {
   reporter.say(fmt::format(
       "{} images, {} iterations an epoch; {}: {} parameters, {} features; {} prototypes, lr {:.3g}", source.size(),
       per_epoch, s.trunk, trunk->parameter_count(), trunk->out_channels(), s.swav.prototypes, s.train.lr));
-  const ssl::FitResult result = reporter.run(trainer, loader);
+  if (!planned.empty()) reporter.say(planned);
+  const ssl::FitResult result = program::advised(step, s.memory_budget, [&] { return reporter.run(trainer, loader); });
   if (result.interrupted) {
     reporter.say(fmt::format("To go on: saccade-pretrain --run {}", program::shell_quoted(s.run)));
   } else {

@@ -248,9 +248,10 @@ plan::Plan Planner::tightest_chain() const {
 }
 
 StepPlan Planner::least() {
-  StepPlan tightest = make("planned", tightest_chain());
-  StepPlan blocks = recompute_each_block();
-  return blocks.rehearsal.arena < tightest.rehearsal.arena ? blocks : tightest;
+  StepPlan best = make("planned", tightest_chain());
+  for (StepPlan& fixed : std::vector{keep_all(Keep::lean), recompute_each_stage(), recompute_each_block()})
+    if (fixed.rehearsal.arena < best.rehearsal.arena) best = std::move(fixed);
+  return best;
 }
 
 int64_t Planner::smallest_budget() { return least().rehearsal.arena; }
