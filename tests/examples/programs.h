@@ -50,7 +50,10 @@ class Process {
   Process(const Process&) = delete;
   Process& operator=(const Process&) = delete;
 
-  void signal(int number) const { kill(pid_, number); }
+  /// Nothing if it has ended: the process number -1 would mean every process there is.
+  void signal(int number) const {
+    if (pid_ > 0) kill(pid_, number);
+  }
   bool is_running() {
     if (pid_ <= 0) return false;
     int status = 0;
