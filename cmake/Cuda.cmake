@@ -1,0 +1,25 @@
+# The CUDA kernels are built where nvcc is found; without it everything else builds. One cubin a generation runs on all its
+# members (80 on 86 and 89); the last is also kept as PTX, for cards to come.
+option(SACCADE_CUDA "Build the CUDA kernels where the toolkit is found" ON)
+set(SACCADE_CUDA_ARCHITECTURES "" CACHE STRING "CUDA architectures; empty: those of the toolkit's version")
+
+set(SACCADE_CUDA_FOUND FALSE)
+if(SACCADE_CUDA AND NOT SACCADE_SANITIZE)
+  find_program(SACCADE_NVCC nvcc HINTS ENV CUDA_PATH PATHS /usr/local/cuda PATH_SUFFIXES bin)
+  if(SACCADE_NVCC)
+    set(CMAKE_CUDA_COMPILER ${SACCADE_NVCC})
+    set(CMAKE_CUDA_ARCHITECTURES 80)  # for the check of the compiler; every toolkit has it
+    enable_language(CUDA)
+    set(SACCADE_CUDA_FOUND TRUE)
+    if(SACCADE_CUDA_ARCHITECTURES)
+      set(CMAKE_CUDA_ARCHITECTURES ${SACCADE_CUDA_ARCHITECTURES})
+    elseif(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 13)
+      set(CMAKE_CUDA_ARCHITECTURES 70-real 75-real 80-real 90)
+    else()
+      set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 90)
+    endif()
+    if(CCACHE AND NOT CMAKE_CUDA_COMPILER_LAUNCHER)
+      set(CMAKE_CUDA_COMPILER_LAUNCHER ${CCACHE})
+    endif()
+  endif()
+endif()
