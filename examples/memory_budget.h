@@ -67,14 +67,14 @@ inline std::string advice(const ssl::StepSpec& spec, int64_t limit) {
 }
 
 /// Runs a training; if it runs out of memory, the error's report ends with what would have helped.
-/// @param budget  that was given, or empty: then the machine's memory is the limit
+/// @param budget  that was given, or 0: then the machine's memory is the limit
 template <class Training>
-auto advised(const ssl::StepSpec& spec, const std::string& budget, Training training) {
+auto advised(const ssl::StepSpec& spec, int64_t budget, Training training) {
   try {
     return training();
   } catch (OutOfMemory& error) {
     const int64_t machine = sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
-    error.advise(advice(spec, budget.empty() ? machine : parse_bytes(budget)));
+    error.advise(advice(spec, budget > 0 ? budget : machine));
     throw;
   }
 }

@@ -11,7 +11,7 @@ using namespace saccade;
 
 struct Settings {
   std::string data, run, trunk = "y_400mf", crops = "2x96@0.14-1+4x48@0.05-0.14", optimizer = "larc";
-  std::string names = "torchvision", knn_data, precision = "f32", momentum = "f32", memory_budget;
+  std::string names = "torchvision", knn_data, precision = "f32", momentum = "f32", memory_budget = "none";
   std::vector<float> mean{0.485f, 0.456f, 0.406f}, std{0.229f, 0.224f, 0.225f};
   int batch = 128;
   int64_t checkpoint_every = 0, knn_every = 5;
@@ -79,8 +79,7 @@ struct Settings {
     group = "Memory";
     add(group, "--memory-budget", memory_budget,
         "Of the whole process, e.g. 14GiB: the step is planned to fit (what does not is computed twice), the optimizer "
-        "runs within backward where it can, and the budget is kept")
-        ->default_str("none");
+        "runs within backward where it can, and the budget is kept");
     add(group, "--precision", precision, "f32, bf16 or f16: of activations and products")
         ->transform(CLI::Transformer(std::map<std::string, std::string>{{"fp32", "f32"}, {"fp16", "f16"}}))
         ->check(CLI::IsMember({"f32", "bf16", "f16"}));
@@ -139,7 +138,8 @@ int pretrain(CLI::App& app, Settings& s) {
   program::settle(app, "--warmup", s.train.warmup_iterations, ssl::default_warmup(larc, images, per_epoch, iterations));
 
   s.train.precision = dtype_of(s.precision);
-  s.train.fuse_optimizer = !s.memory_budget.empty() && s.train.accumulate == 1 && s.train.precision != DType::f16;
+  const int64_t budget = s.memory_budget == "none" ? 0 : parse_bytes(s.memory_budget);
+  s.train.fuse_optimizer = budget > 0 && s.train.accumulate == 1 && s.train.precision != DType::f16;
   const optim::Recipe recipe =
       larc ? optim::larc_sgd({.weight_decay = s.weight_decay, .momentum_dtype = dtype_of(s.momentum)})
            : optim::adamw({.weight_decay = s.weight_decay});
@@ -154,7 +154,7 @@ int pretrain(CLI::App& app, Settings& s) {
                                        .accumulate = s.train.accumulate},
                            .loader_batches = data::batches_in_memory(loader.options())};
   std::string planned;
-  if (!s.memory_budget.empty()) planned = program::keep_budget(step, *trunk, parse_bytes(s.memory_budget));
+  if (budget > 0) planned = program::keep_budget(step, *trunk, budget);
 
   ssl::SwAV model(trunk, s.swav, s.seed);
   s.train.checkpoint_every = s.checkpoint_every;
@@ -188,7 +188,7 @@ int pretrain(CLI::App& app, Settings& s) {
       "{} images, {} iterations an epoch; {}: {} parameters, {} features; {} prototypes, lr {:.3g}", source.size(),
       per_epoch, s.trunk, trunk->parameter_count(), trunk->out_channels(), s.swav.prototypes, s.train.lr));
   if (!planned.empty()) reporter.say(planned);
-  const ssl::FitResult result = program::advised(step, s.memory_budget, [&] { return reporter.run(trainer, loader); });
+  const ssl::FitResult result = program::advised(step, budget, [&] { return reporter.run(trainer, loader); });
   if (result.interrupted) {
     reporter.say(fmt::format("To go on: saccade-pretrain --run {}", program::shell_quoted(s.run)));
   } else {

@@ -159,20 +159,18 @@ void Planner::measure() {
 
 int64_t Planner::parameters() const { return parameters_; }
 
-Rehearsal Planner::rehearse(const std::vector<plan::Step>& steps) {
+Rehearsal Planner::rehearse(const std::vector<plan::Step>& steps, int64_t budget) {
   const DeviceScope meta(Device::meta);
   Allocator& memory = allocator(Device::meta);
   memory.trim();
   memory.reset_peaks();
   const MemoryStats before = memory.stats();
   Rehearsal result;
-
-  SwAV model(nn::trunk(spec_.trunk), spec_.swav);
-  model.trunk()->follow(steps);
-  const auto optimizer = spec_.recipe.build(model.named_parameters());
-  std::optional<optim::LossScale> loss_scale;
-  if (spec_.options.precision == DType::f16) loss_scale.emplace();
-  optimizer->reserve();
+  struct Limit {
+    Allocator& memory;
+    ~Limit() { memory.set_budget(0); }
+  } const unlimited_afterwards{memory};
+  if (budget > 0) memory.set_budget(static_cast<size_t>(before.reserved + budget));
 
   bool second = false;
   int64_t peak = 0;
@@ -189,22 +187,32 @@ Rehearsal Planner::rehearse(const std::vector<plan::Step>& steps) {
     if (second) result.timeline.push_back(moment);
   };
   const StepClock clock(time_, tick);
-  std::vector<Tensor> buffers;  // as a loader keeps them
-  for (int step = 0; step < 2; ++step) {
-    second = step == 1;
-    started = clock.seconds();
-    flops_before = clock.flops();
-    std::vector<Batch> batches;
-    while (static_cast<int64_t>(batches.size()) < spec_.options.accumulate) {
-      while (static_cast<int64_t>(buffers.size()) < std::max(spec_.loader_batches, spec_.options.accumulate)) {
-        const TagScope tag(Tag::batch);
-        buffers.push_back(Tensor::images(spec_.crops, spec_.channels));
+  try {
+    SwAV model(nn::trunk(spec_.trunk), spec_.swav);
+    model.trunk()->follow(steps);
+    const auto optimizer = spec_.recipe.build(model.named_parameters());
+    std::optional<optim::LossScale> loss_scale;
+    if (spec_.options.precision == DType::f16) loss_scale.emplace();
+    optimizer->reserve();
+    std::vector<Tensor> buffers;  // as a loader keeps them
+    for (int step = 0; step < 2; ++step) {
+      second = step == 1;
+      started = clock.seconds();
+      flops_before = clock.flops();
+      std::vector<Batch> batches;
+      while (static_cast<int64_t>(batches.size()) < spec_.options.accumulate) {
+        while (static_cast<int64_t>(buffers.size()) < std::max(spec_.loader_batches, spec_.options.accumulate)) {
+          const TagScope tag(Tag::batch);
+          buffers.push_back(Tensor::images(spec_.crops, spec_.channels));
+        }
+        Batch& batch = batches.emplace_back();
+        batch.images = buffers[batches.size() - 1];
+        batch.indices.resize(static_cast<size_t>(spec_.batch));
       }
-      Batch& batch = batches.emplace_back();
-      batch.images = buffers[batches.size() - 1];
-      batch.indices.resize(static_cast<size_t>(spec_.batch));
+      train_step(model, *optimizer, batches, step, 0.1f, spec_.options, loss_scale ? &*loss_scale : nullptr);
     }
-    train_step(model, *optimizer, batches, step, 0.1f, spec_.options, loss_scale ? &*loss_scale : nullptr);
+  } catch (const OutOfMemory&) {
+    result.fits = false;
   }
   const MemoryStats after = memory.stats();
   result.arena = after.peak_reserved - before.reserved;
@@ -214,27 +222,30 @@ Rehearsal Planner::rehearse(const std::vector<plan::Step>& steps) {
   return result;
 }
 
-StepPlan Planner::make(std::string name, const plan::Plan& plan) {
+StepPlan Planner::make(std::string name, const plan::Plan& plan, int64_t budget) {
   StepPlan made;
   made.name = std::move(name);
   made.steps = plan.steps;
   made.steps.pop_back();  // the tail
-  made.rehearsal = rehearse(made.steps);
+  made.rehearsal = rehearse(made.steps, budget);
+  made.fits = made.rehearsal.fits;
   made.extra_seconds = std::max(0.0, plan.extra_seconds);
   return made;
 }
 
-StepPlan Planner::keep_all(Keep keep) {
-  return make(keep == Keep::lean ? "lean" : "eager", plan::save_all(chain_, keep == Keep::lean ? 1 : 0));
+StepPlan Planner::keep_all(Keep keep, int64_t budget) {
+  return make(keep == Keep::lean ? "lean" : "eager", plan::save_all(chain_, keep == Keep::lean ? 1 : 0), budget);
 }
 
-StepPlan Planner::recompute_each_block() {
+StepPlan Planner::recompute_each_block(int64_t budget) {
   std::vector<size_t> starts(chain_.size() - 1);
   std::iota(starts.begin(), starts.end(), size_t{0});
-  return make("each block", recompute_units(starts));
+  return make("each block", recompute_units(starts), budget);
 }
 
-StepPlan Planner::recompute_each_stage() { return make("each stage", recompute_units(stage_starts_)); }
+StepPlan Planner::recompute_each_stage(int64_t budget) {
+  return make("each stage", recompute_units(stage_starts_), budget);
+}
 
 plan::Plan Planner::recompute_units(const std::vector<size_t>& starts) const {
   plan::Plan plan = plan::recompute_runs(std::span(chain_).first(chain_.size() - 1), starts, 0);
@@ -248,9 +259,22 @@ plan::Plan Planner::tightest_chain() const {
 }
 
 StepPlan Planner::least() {
-  StepPlan best = make("planned", tightest_chain());
-  for (StepPlan& fixed : std::vector{keep_all(Keep::lean), recompute_each_stage(), recompute_each_block()})
-    if (fixed.rehearsal.arena < best.rehearsal.arena) best = std::move(fixed);
+  StepPlan best;
+  for (StepPlan& way : std::vector{make("planned", tightest_chain()), keep_all(Keep::lean), recompute_each_stage(),
+                                   recompute_each_block()}) {
+    // Under a budget the arena is packed tighter: the smallest that still runs lies between what is in use and what
+    // the arena grows to unhindered.
+    int64_t low = way.rehearsal.peak - 1;
+    if (best.fits && low >= best.rehearsal.arena) continue;
+    while (way.rehearsal.arena - low > std::max<int64_t>(64, low >> 10)) {
+      const int64_t middle = low + (way.rehearsal.arena - low) / 2;
+      if (Rehearsal packed = rehearse(way.steps, middle); packed.fits)
+        way.rehearsal = std::move(packed);
+      else
+        low = middle;
+    }
+    if (!best.fits || way.rehearsal.arena < best.rehearsal.arena) best = std::move(way);
+  }
   return best;
 }
 
@@ -259,26 +283,28 @@ int64_t Planner::smallest_budget() { return least().rehearsal.arena; }
 StepPlan Planner::plan(int64_t budget) {
   StepPlan best;
   const auto consider = [&](StepPlan candidate) {
-    candidate.fits = candidate.rehearsal.arena <= budget;
     const bool fits = candidate.fits;
     if (fits && (!best.fits || candidate.rehearsal.seconds < best.rehearsal.seconds)) best = std::move(candidate);
     return fits;
   };
-  if (consider(keep_all(Keep::eager))) return best;
-  consider(keep_all(Keep::lean));
-  consider(recompute_each_stage());
-  consider(recompute_each_block());
-  // The programme's memory is that of the chain alone. How much the budget leaves to it is found by rehearsing: what
-  // else lives, when, and what fragmentation costs, need no model of their own.
-  int64_t low = plan::smallest_memory(chain_), high = plan::simulated_peak(chain_, plan::save_all(chain_, 0));
-  if (!consider(make("planned", tightest_chain()))) {
-    if (best.fits) return best;
-    return least();
+  if (budget > 0 && consider(keep_all(Keep::eager, budget))) return best;
+  if (budget > 0) {
+    consider(keep_all(Keep::lean, budget));
+    consider(recompute_each_stage(budget));
+    consider(recompute_each_block(budget));
+    // The programme's memory is that of the chain alone. How much the budget leaves to it is found by rehearsing: what
+    // else lives, when, and what fragmentation costs, need no model of their own.
+    int64_t low = plan::smallest_memory(chain_), high = plan::simulated_peak(chain_, plan::save_all(chain_, 0));
+    if (consider(make("planned", tightest_chain(), budget)))
+      for (int round = 0; round < 12 && high - low > (high >> 9); ++round) {
+        const int64_t middle = low + (high - low) / 2;
+        const plan::Plan candidate = plan::plan_chain(chain_, middle);
+        (candidate.feasible && consider(make("planned", candidate, budget)) ? low : high) = middle;
+      }
   }
-  for (int round = 0; round < 12 && high - low > (high >> 9); ++round) {
-    const int64_t middle = low + (high - low) / 2;
-    const plan::Plan candidate = plan::plan_chain(chain_, middle);
-    (candidate.feasible && consider(make("planned", candidate)) ? low : high) = middle;
+  if (!best.fits) {
+    best = least();
+    best.fits = best.rehearsal.arena <= budget;
   }
   return best;
 }

@@ -39,6 +39,7 @@ struct Moment {
 
 /// What a rehearsal of training steps on the meta device saw.
 struct Rehearsal {
+  bool fits = true;   ///< ran to the end within the budget it was given; if not, the rest is up to where it failed
   int64_t arena = 0;  ///< end of the arena at its highest: what Allocator::set_budget() limits
   int64_t peak = 0;   ///< most bytes in use
   std::array<int64_t, kTags> at_peak{};
@@ -73,20 +74,23 @@ class Planner {
   /// The cheapest way whose rehearsal keeps the arena within `budget` bytes; `fits` is false if there is none, and the
   /// plan is then the one that needs least.
   StepPlan plan(int64_t budget);
-  /// Ways without a search, to compare with: everything kept, everything lean, each block or each stage recomputed.
-  StepPlan keep_all(Keep keep);
-  StepPlan recompute_each_block();
-  StepPlan recompute_each_stage();
+  /// Ways without a search, to compare with: everything kept, everything lean, each block or each stage recomputed;
+  /// rehearsed within a budget if one is given.
+  StepPlan keep_all(Keep keep, int64_t budget = 0);
+  StepPlan recompute_each_block(int64_t budget = 0);
+  StepPlan recompute_each_stage(int64_t budget = 0);
   /// The smallest arena that any plan keeps.
   int64_t smallest_budget();
 
   /// Two training steps on the meta device, by train_step() itself, of a process that allocates nothing else before.
-  Rehearsal rehearse(const std::vector<plan::Step>& steps);
+  /// @param budget  of the arena, as Allocator::set_budget() takes it: under one, the arena is packed tighter
+  Rehearsal rehearse(const std::vector<plan::Step>& steps, int64_t budget = 0);
 
  private:
-  StepPlan make(std::string name, const plan::Plan& plan);
+  StepPlan make(std::string name, const plan::Plan& plan, int64_t budget = 0);
   plan::Plan recompute_units(const std::vector<size_t>& starts) const;
   plan::Plan tightest_chain() const;
+  /// The way that needs least, rehearsed within the smallest budget that it keeps.
   StepPlan least();
   void measure();
 

@@ -49,11 +49,12 @@ struct Real {
 };
 
 /// What Planner::rehearse() rehearses.
-Real really(const StepSpec& spec, const std::vector<plan::Step>& steps) {
+Real really(const StepSpec& spec, const std::vector<plan::Step>& steps, int64_t budget = 0) {
   Allocator& memory = allocator(Device::cpu);
   memory.trim();
   memory.reset_peaks();
   const MemoryStats before = memory.stats();
+  if (budget > 0) memory.set_budget(static_cast<size_t>(before.reserved + budget));
   SwAV model(nn::trunk(spec.trunk), spec.swav);
   model.trunk()->follow(steps);
   const auto optimizer = spec.recipe.build(model.named_parameters());
@@ -65,6 +66,7 @@ Real really(const StepSpec& spec, const std::vector<plan::Step>& steps) {
   for (int step = 0; step < 2; ++step)
     train_step(model, *optimizer, batches, step, 0.1f, spec.options, scale ? &*scale : nullptr);
   const MemoryStats after = memory.stats();
+  memory.set_budget(0);
   return {after.total.peak - before.total.live, after.peak_reserved - before.reserved, model.parameters()};
 }
 
@@ -143,6 +145,24 @@ TEST(Plan, KeepsEveryBudgetItAcceptsAndIsNeverSlowerThanAFixedWay) {
             << budget << " " << fixed->name;
     }
     EXPECT_NEAR(planner.plan(most).extra_seconds, 0.0, 1e-12);
+  }
+}
+
+TEST(Plan, RealRunsKeepTheirBudgetsAndUseTheBytesForetold) {
+  ASSERT_EQ(allocator(Device::cpu).stats().total.live, 0) << "an earlier test left tensors behind";
+  for (const DType precision : {DType::f32, DType::bf16}) {
+    const StepSpec spec = small_step(precision, true);
+    Planner planner(spec, device());
+    const int64_t least = planner.smallest_budget(), most = planner.keep_all(Keep::eager).rehearsal.arena;
+    for (int i = 0; i <= 6; ++i) {
+      const int64_t budget = least + (most - least) * i / 6;
+      const StepPlan plan = planner.plan(budget);
+      ASSERT_TRUE(plan.fits);
+      really(spec, plan.steps);  // fills the primitive cache
+      const Real real = really(spec, plan.steps, budget);
+      EXPECT_EQ(real.arena, plan.rehearsal.arena) << budget;
+      EXPECT_EQ(real.peak, plan.rehearsal.peak) << budget;
+    }
   }
 }
 
