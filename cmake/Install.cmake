@@ -9,7 +9,7 @@ install(TARGETS saccade ${libraries} EXPORT SaccadeTargets ARCHIVE DESTINATION $
 # The folders themselves: include/saccade holds only links to them. Folders of one device or instruction set are private.
 foreach(floor kernels core nn ssl data)
   install(DIRECTORY ${PROJECT_SOURCE_DIR}/${floor}/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/saccade/${floor}
-    FILES_MATCHING PATTERN "*.h" PATTERN "cpu" EXCLUDE PATTERN "meta" EXCLUDE PATTERN "simd" EXCLUDE)
+    FILES_MATCHING PATTERN "*.h" PATTERN "cpu" EXCLUDE PATTERN "cuda" EXCLUDE PATTERN "meta" EXCLUDE PATTERN "simd" EXCLUDE)
 endforeach()
 install(FILES ${PROJECT_SOURCE_DIR}/include/saccade/saccade.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/saccade)
 

@@ -1,6 +1,6 @@
 // Sums over everything and over rows, and L2 normalisation. Sums go in two stages: parts cut by shape, then the parts
 // in order. Memory: each input once. L2 normalisation keeps a row in registers between its norm and its result, up to
-// 1020 channels forward and 508 backward; what is beyond is read again.
+// 1020 channels forward and 380 backward; what is beyond is read again.
 
 #include <saccade/kernels/cuda/columns.h>
 
@@ -87,7 +87,7 @@ SACCADE_DEVICE float dot(const Floats<4>& a, const Floats<4>& b) {
   return a.at[0] * b.at[0] + a.at[1] * b.at[1] + a.at[2] * b.at[2] + a.at[3] * b.at[3];
 }
 
-constexpr int rows_each = 8, kept_forward = 8, kept_backward = 4;  // a warp a row; vectors a lane keeps
+constexpr int rows_each = 8, kept_forward = 8, kept_backward = 3;  // a warp a row; vectors a lane keeps
 
 template <class T>
 SACCADE_KERNEL(lanes* rows_each)

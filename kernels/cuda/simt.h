@@ -63,14 +63,29 @@ SACCADE_DEVICE T from_float(float value) {
   }
 }
 
-/// One element. All that other threads may see is read and written by load and store.
+/// One element, or in global memory a vector of them. All that other threads may see is read and written by load and
+/// store. Vectors are stored by an intrinsic: nvcc takes a plain assignment apart, and stores the elements one by one.
 template <class T>
 SACCADE_DEVICE T load(const T* from) {
-  return *from;
+  if constexpr (sizeof(T) == 16 || (sizeof(T) == 8 && !std::is_arithmetic_v<T>)) {
+    using Words = std::conditional_t<sizeof(T) == 16, uint4, uint2>;
+    const Words words = *reinterpret_cast<const Words*>(from);
+    T value;
+    memcpy(&value, &words, sizeof value);
+    return value;
+  } else {
+    return *from;
+  }
 }
 template <class T>
 SACCADE_DEVICE void store(T* to, T value) {
-  *to = value;
+  if constexpr (sizeof(T) == 16 || (sizeof(T) == 8 && !std::is_arithmetic_v<T>)) {
+    std::conditional_t<sizeof(T) == 16, uint4, uint2> words;
+    memcpy(&words, &value, sizeof value);
+    __stwb(reinterpret_cast<decltype(words)*>(to), words);
+  } else {
+    *to = value;
+  }
 }
 
 template <auto kernel, class... Arguments>

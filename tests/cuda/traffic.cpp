@@ -160,7 +160,7 @@ TEST_P(Traffic, MapsAndSumsMoveEachOperandOnce) {
   expect_traffic("l2_normalize_forward", (1 + again) * one + norm.bytes(), s.most, [&] {
     l2_normalize_forward(stream, s.dtype, rows(), s.channels, 1e-6f, x.get(), y.get(), norm.floats());
   });
-  const double both = s.channels <= 508 ? 2 : 4 - 2 * 508. / static_cast<double>(s.channels);
+  const double both = s.channels <= 380 ? 2 : 4 - 2 * 380. / static_cast<double>(s.channels);
   expect_traffic("l2_normalize_backward", (1 + both) * one + norm.bytes(), s.most, [&] {
     l2_normalize_backward(stream, s.dtype, rows(), s.channels, 1e-6f, x.get(), norm.floats(), b.get(), y.get());
   });
