@@ -13,6 +13,7 @@ using namespace saccade;
 struct Recipe {
   std::string data = "/usr/share/datasets/fashion-mnist", run = "runs/fashion-mnist";
   std::string trunk = "y:d=3,w0=24,wa=50,wm=2.8,g=8,stem=cifar,stem_width=16,in=1", crops = "2x28@0.4-1+2x16@0.2-0.5";
+  std::string precision = "f32";
   uint64_t seed = 0;
   int batch = 128;
   int64_t few = 600, grid = 2;
@@ -26,7 +27,7 @@ struct Recipe {
 
   void flags(CLI::App& app) {
     const auto add = [&](const char* flag, auto& value, const char* help) {
-      app.add_option(flag, value, help)->capture_default_str();
+      return app.add_option(flag, value, help)->capture_default_str();
     };
     add("--data", data, "Folder of the IDX files");
     add("--run", run, "Run folder; training goes on from its checkpoint");
@@ -35,6 +36,7 @@ struct Recipe {
     add("--crops", crops, "Crops, with their ranges of area");
     add("--epochs", train.epochs, "Passes over the photos");
     add("--batch", batch, "Photos a step");
+    program::type_name(add("--precision", precision, "Of activations and products: f32, bf16 or f16"));
     add("--lr", train.lr, "AdamW's learning rate at the top of its cosine");
     add("--prototypes", swav.prototypes, "K");
     add("--temperature", swav.temperature, "Of predictions");
@@ -87,6 +89,7 @@ int run(CLI::App& app, Recipe& r) {
   const auto trunk = nn::regnet(r.trunk, r.seed), untrained = nn::regnet(r.trunk, r.seed);
   ssl::SwAV model(trunk, r.swav, r.seed);
   data::Loader loader(source, r.views, {.batch = r.batch, .workers = r.machine.workers, .seed = r.seed});
+  r.train.precision = program::type_of(r.precision);
   r.train.evaluate = [&](int64_t) {
     const auto found = ssl::knn_classify(embed(*trunk, training), training.labels(), embed(*trunk, test), r.knn);
     return std::vector<std::pair<std::string, double>>{{"kNN", right(found)}};

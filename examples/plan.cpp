@@ -30,9 +30,7 @@ struct Settings {
     add(group, "--crops", crops, "COUNTxPIXELS joined by +");
     add(group, "--batch", batch, "Images a batch")->check(CLI::PositiveNumber);
     add(group, "--accumulate", step.accumulate, "Batches a step")->check(CLI::PositiveNumber);
-    add(group, "--precision", precision, "Of activations: f32, bf16 or f16")
-        ->transform(CLI::Transformer(std::map<std::string, std::string>{{"fp32", "f32"}, {"fp16", "f16"}}))
-        ->check(CLI::IsMember({"f32", "bf16", "f16"}));
+    program::type_name(add(group, "--precision", precision, "Of activations: f32, bf16 or f16"));
     add(group, "--optimizer", optimizer, "larc (SGD) or adamw")->check(CLI::IsMember({"larc", "adamw"}));
     add(group, "--momentum", momentum, "Of larc: f32 or bf16")->check(CLI::IsMember({"f32", "bf16"}));
     app.add_flag("--fuse-optimizer", step.fuse_optimizer, "Updates within backward: gradients live a moment only")
@@ -59,12 +57,12 @@ struct Settings {
   }
 
   ssl::StepSpec spec(CLI::App& app) {
-    step.precision = precision == "f16" ? DType::f16 : precision == "bf16" ? DType::bf16 : DType::f32;
+    step.precision = program::type_of(precision);
     if (shard != "none") step.fuse_optimizer = step.precision != DType::f16;  // each gradient is spent when reduced
     program::settle(app, "--prototypes", swav.prototypes, ssl::default_prototypes(batch, swav.queue_length));
     const DeviceScope meta(Device::meta);
     program::settle(app, "--hidden", swav.hidden, std::max<int64_t>(512, nn::trunk(trunk)->out_channels()));
-    const DType kept = momentum == "bf16" ? DType::bf16 : DType::f32;
+    const DType kept = program::type_of(momentum);
     return {.trunk = trunk,
             .swav = swav,
             .crops = data::multi_crop(data::parse_crops(crops)).segments(batch),

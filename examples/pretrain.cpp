@@ -80,9 +80,7 @@ struct Settings {
     add(group, "--memory-budget", memory_budget,
         "Of the whole process, e.g. 14GiB: the step is planned to fit (what does not is computed twice), the optimizer "
         "runs within backward where it can, and the budget is kept");
-    add(group, "--precision", precision, "f32, bf16 or f16: of activations and products")
-        ->transform(CLI::Transformer(std::map<std::string, std::string>{{"fp32", "f32"}, {"fp16", "f16"}}))
-        ->check(CLI::IsMember({"f32", "bf16", "f16"}));
+    program::type_name(add(group, "--precision", precision, "f32, bf16 or f16: of activations and products"));
     add(group, "--momentum", momentum, "f32, or bf16 for half the memory of larc's momentum")
         ->check(CLI::IsMember({"f32", "bf16"}));
     add(group, "--accumulate", train.accumulate, "Batches an iteration, assigned together: more than memory holds")
@@ -106,10 +104,6 @@ struct Settings {
 const std::set<std::string> kMayDiffer{"run",      "checkpoint-every", "keep",           "names",
                                        "knn-data", "knn-every",        "knn-neighbours", "knn-temperature",
                                        "device",   "threads",          "workers",        "memory-budget"};
-
-DType dtype_of(const std::string& name) {
-  return name == "bf16" ? DType::bf16 : name == "f16" ? DType::f16 : DType::f32;
-}
 
 int pretrain(CLI::App& app, Settings& s) {
   s.machine.apply();
@@ -137,11 +131,11 @@ int pretrain(CLI::App& app, Settings& s) {
                   static_cast<float>(larc ? ssl::default_larc_lr(images) : ssl::default_adamw_lr(images)));
   program::settle(app, "--warmup", s.train.warmup_iterations, ssl::default_warmup(larc, images, per_epoch, iterations));
 
-  s.train.precision = dtype_of(s.precision);
+  s.train.precision = program::type_of(s.precision);
   const int64_t budget = s.memory_budget == "none" ? 0 : parse_bytes(s.memory_budget);
   s.train.fuse_optimizer = budget > 0 && s.train.accumulate == 1 && s.train.precision != DType::f16;
   const optim::Recipe recipe =
-      larc ? optim::larc_sgd({.weight_decay = s.weight_decay, .momentum_dtype = dtype_of(s.momentum)})
+      larc ? optim::larc_sgd({.weight_decay = s.weight_decay, .momentum_dtype = program::type_of(s.momentum)})
            : optim::adamw({.weight_decay = s.weight_decay});
   const ssl::StepSpec step{.trunk = s.trunk,
                            .swav = s.swav,

@@ -56,6 +56,15 @@ inline int run(CLI::App& app, std::vector<std::string> arguments, const std::fun
   return 1;
 }
 
+/// Makes an option the name of a floating type: f32, bf16 or f16 (fp32 and fp16 are understood).
+inline CLI::Option* type_name(CLI::Option* option) {
+  return option->transform(CLI::Transformer(std::map<std::string, std::string>{{"fp32", "f32"}, {"fp16", "f16"}}))
+      ->check(CLI::IsMember({"f32", "bf16", "f16"}));
+}
+inline DType type_of(const std::string& name) {
+  return name == "bf16" ? DType::bf16 : name == "f16" ? DType::f16 : DType::f32;
+}
+
 /// Where to compute, and with how many threads.
 struct Machine {
   std::string device = "auto";
