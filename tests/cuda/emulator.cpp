@@ -10,6 +10,7 @@
 #include <memory>
 #include <numeric>
 #include <ostream>
+#include <utility>
 #include <vector>
 
 #if defined(__SANITIZE_THREAD__)
@@ -427,6 +428,23 @@ TEST(Emulator, SumsOfBlocksInAnyOrderOfThreadsAndBlocks) {
     }
   }
   simt::options() = {};
+}
+
+TEST(Emulator, AStandInForStreamsMayKeepTheWorkForLater) {
+  static std::vector<std::function<void()>> queue;
+  queue.clear();
+  const simt::Submit before = std::exchange(
+      simt::submit, +[](void* where, std::function<void()> work) {
+        EXPECT_EQ(where, &queue);
+        queue.push_back(std::move(work));
+      });
+  Memory out(threads);
+  launch<missing_barrier<false>>(&queue, {1}, {threads}, 0, out.get());
+  simt::submit = before;
+  EXPECT_EQ(judge(out), wrong_numbers);
+  ASSERT_EQ(queue.size(), 1u);
+  queue.front()();
+  EXPECT_EQ(judge(out), not_at_all);
 }
 
 TEST(Emulator, SaysWhoDoesNotComeToTheBarrier) {
