@@ -18,6 +18,7 @@
 #include <CLI/CLI.hpp>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 
 using namespace saccade;
 
@@ -135,6 +136,10 @@ int main(int argc, char** argv) {
   app.add_flag("--bf16-momentum", s.bf16_momentum, "Momentum in bf16, rounded stochastically");
   app.add_option("--budget", s.budget, "Memory of the whole process")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
+  if (!std::filesystem::exists(s.photos)) {
+    fmt::print(stderr, "bench: there are no photographs in {}; bench/photos fetches some\n", s.photos);
+    return 77;  // ctest: not run
+  }
   try {
     return run(s);
   } catch (const OutOfMemory& error) {
