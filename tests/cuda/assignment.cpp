@@ -41,6 +41,8 @@ void check(const Sinkhorn& spec, const std::vector<float>& scores) {
   expect_near(got.q, {want.q.begin(), want.q.end()}, 4 * rounding, 1e-7, "q");
 }
 
+TEST(CudaSinkhorn, SmallOnesEqualTheCpu) { check({9, 37, 0.05f, 2}, cosines(9, 37, 1)); }
+
 TEST(CudaSinkhorn, EqualsTheCpu) {
   for (const Sinkhorn spec : {Sinkhorn{64, 32, 0.05f, 3},
                               {64, 32, 0.03f, 10},

@@ -200,6 +200,11 @@ class Launch {
 
   void run_block(uint64_t index, uint64_t count) {
     if (keep_until_kernel_ends || threads_.empty()) {
+      // The sanitizer has room for 8,128 threads; races with blocks that are longer past are not seen.
+      if (past_threads_.size() + threads_.size() > 4096) {
+        happens_before_acquire(&end_token_);
+        past_threads_.clear();
+      }
       for (auto& thread : threads_) past_threads_.push_back(std::move(thread));
       threads_.clear();
       for (uint64_t i = 0; i < count; ++i) threads_.push_back(std::make_unique<Thread>());
