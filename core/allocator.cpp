@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <saccade/core/allocator.h>
+#include <saccade/core/bytes.h>
 #include <saccade/core/layer.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -27,11 +28,6 @@ constexpr size_t kCommitStep = size_t{64} << 20;
 constexpr size_t kChunk = size_t{2} << 20;  // given back and counted whole: a huge page
 
 size_t round_up(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
-
-std::string human(size_t bytes) {
-  const double mib = static_cast<double>(bytes) / (1 << 20);
-  return mib < 1024 ? fmt::format("{:.1f} MiB", mib) : fmt::format("{:.2f} GiB", mib / 1024);
-}
 
 /// What is remembered of a block while it is in use. The shape's memory is reused by the next block remembered here.
 struct Record {
@@ -228,11 +224,11 @@ struct Allocator::Impl {
 
   [[noreturn]] void refuse(const Request& r, const std::string& limit) const {
     const std::string& layer = LayerScope::current();
-    throw OutOfMemory(
-        fmt::format("out of memory: {} for {}{}{}{} ({}) do not fit {}; {} are in use", human(r.bytes), name_of(r.tag),
-                    r.dtype ? " " : "", describe_tensor(r.shape, r.dtype), layer.empty() ? "" : " in layer " + layer,
-                    name_of(PhaseScope::current()), limit, human(static_cast<size_t>(stats.total.live))),
-        snapshot(), largest(10));
+    throw OutOfMemory(fmt::format("out of memory: {} for {}{}{}{} ({}) do not fit {}; {} are in use",
+                                  bytes_text(static_cast<int64_t>(r.bytes)), name_of(r.tag), r.dtype ? " " : "",
+                                  describe_tensor(r.shape, r.dtype), layer.empty() ? "" : " in layer " + layer,
+                                  name_of(PhaseScope::current()), limit, bytes_text(stats.total.live)),
+                      snapshot(), largest(10));
   }
 
   MemoryStats snapshot() const {
@@ -282,7 +278,7 @@ struct Allocator::Impl {
       passing.trim();
       place = range.find(block_bytes, lowest);
     }
-    if (beyond_budget()) refuse(request, "the budget of " + human(budget));
+    if (beyond_budget()) refuse(request, "the budget of " + bytes_text(static_cast<int64_t>(budget)));
     if (!range.take(place, block_bytes)) refuse(request, "what the system gives");
     stats.peak_reserved = std::max(stats.peak_reserved, static_cast<int64_t>(reserved()));
     return place.offset;
