@@ -19,7 +19,7 @@ std::string to_string(const Shape& shape);
 namespace autograd {
 struct Node;
 struct Remake;
-}
+}  // namespace autograd
 
 /// Memory shared by the tensors that view it. Its version counts in-place writes, so that the tape can tell when a
 /// tensor saved for backward has been changed.
