@@ -221,7 +221,7 @@ std::string describe_steps(const Chain& chain, std::span<const Step> steps) {
     if (!text.empty()) text += ", ";
     text += range_text(first.layer, steps[end - 1].last);
     if (!first.is_run)
-      text += " " + name(first);
+      text += fmt::format(" {}", name(first));
     else if (alone(first))
       text += fmt::format("{} recomputed [{}]", end > i + 1 ? " each" : "", name(first.inside[0]));
     else
