@@ -45,6 +45,12 @@ void Prototypes::normalize() {
   weight.copy_from(l2_normalize(weight));
 }
 
+Tensor Prototypes::scores(const Tensor& x, bool fixed) {
+  const LayerScope layer(name());
+  const AutocastScope full(DType::f32);
+  return linear(x, fixed ? weight.detach() : weight);
+}
+
 Tensor Prototypes::forward(const Tensor& x) {
   const AutocastScope full(DType::f32);
   return linear(x, weight);

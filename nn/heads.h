@@ -42,6 +42,9 @@ class Prototypes : public Module {
   /// Brings every prototype to length 1, in place and off the tape; SwAV does so before each iteration.
   void normalize();
 
+  /// The scores of rows x; with `fixed` prototypes only x gets a gradient.
+  Tensor scores(const Tensor& x, bool fixed);
+
   Tensor weight;
 
  protected:

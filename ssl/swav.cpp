@@ -1,5 +1,4 @@
 #include <fmt/format.h>
-#include <saccade/core/autocast.h>
 #include <saccade/core/autograd.h>
 #include <saccade/core/layer.h>
 #include <saccade/core/ops.h>
@@ -70,7 +69,6 @@ void SwAV::push(size_t queue, const Tensor& embeddings) {
 
 Tensor SwAV::assign_scores(const Tensor& embeddings, const Tensor& scores, int64_t batch, int64_t iteration) {
   const NoGradScope no_grad;
-  const AutocastScope exact(DType::f32);
   const int64_t k = options_.prototypes;
   const bool queued = queue_in_use(iteration);  // judged by the first queue, for all
   const bool filling = !queues_.empty() && iteration >= options_.queue_start_iteration;
@@ -80,7 +78,7 @@ Tensor SwAV::assign_scores(const Tensor& embeddings, const Tensor& scores, int64
     const int64_t first = crop * batch, last = first + batch;
     Tensor all = scores.slice(first, last);
     if (queued) {
-      const Tensor earlier = linear(queues_[which], prototypes());
+      const Tensor earlier = prototypes_->scores(queues_[which], true);
       const int64_t waiting = earlier.dim(0);
       all = Tensor::empty({waiting + batch, k});
       all.slice(0, waiting).copy_from(earlier);
@@ -94,17 +92,12 @@ Tensor SwAV::assign_scores(const Tensor& embeddings, const Tensor& scores, int64
 }
 
 Tensor SwAV::forward(const Tensor& images) {
-  Tensor z = (*head_)(trunk_->features(images));
-  // Norms and scores are f32 whatever the network computes in: at temperature 0.05 half-precision rounding of a score
-  // is an error of percents.
-  if (z.dtype() != DType::f32) z = cast(z, DType::f32);
+  const Tensor z = (*head_)(trunk_->features(images));
   return options_.unit_embeddings ? l2_normalize(z) : z;
 }
 
-Tensor SwAV::scores(const Tensor& embeddings, int64_t iteration) {
-  const LayerScope layer("prototypes");
-  const AutocastScope exact(DType::f32);
-  return linear(embeddings, prototypes_released(iteration) ? prototypes() : prototypes().detach());
+Tensor SwAV::scores(const Tensor& embeddings, int64_t iteration) const {
+  return prototypes_->scores(embeddings, !prototypes_released(iteration));
 }
 
 void SwAV::check(const Batch& batch) const {

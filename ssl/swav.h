@@ -95,7 +95,7 @@ class SwAV : public nn::Module {
   /// Throws unless every image has the same number of crops, and enough of them.
   void check(const Batch& batch) const;
   void check_queue(int64_t batch) const;
-  Tensor scores(const Tensor& embeddings, int64_t iteration);
+  Tensor scores(const Tensor& embeddings, int64_t iteration) const;
   Tensor assign_scores(const Tensor& embeddings, const Tensor& scores, int64_t batch, int64_t iteration);
   void push(size_t queue, const Tensor& embeddings);
 
