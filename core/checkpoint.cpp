@@ -12,6 +12,23 @@ namespace {
 
 using Function = std::function<Tensor(const std::vector<Tensor>&)>;
 
+/// Generators put back to earlier states; they are what they were afterwards, though fn may throw.
+class Rewound {
+ public:
+  Rewound(const std::vector<Philox*>& generators, const std::vector<Philox>& states) : generators_(generators) {
+    for (size_t i = 0; i < generators.size(); ++i) now_.push_back(std::exchange(*generators[i], states[i]));
+  }
+  ~Rewound() {
+    for (size_t i = 0; i < now_.size(); ++i) *generators_[i] = now_[i];
+  }
+  Rewound(const Rewound&) = delete;
+  Rewound& operator=(const Rewound&) = delete;
+
+ private:
+  const std::vector<Philox*>& generators_;
+  std::vector<Philox> now_;
+};
+
 /// What the second run of a function needs to be like the first.
 struct Rerun {
   Function fn;
@@ -26,11 +43,8 @@ struct Rerun {
     const AutocastScope same_precision(precision);
     const KeepScope same_keep(keep);
     const FrozenStatisticsScope once;
-    std::vector<Philox> now;
-    for (size_t i = 0; i < generators.size(); ++i) now.push_back(std::exchange(*generators[i], states[i]));
-    Tensor y = fn(fresh);
-    for (size_t i = 0; i < generators.size(); ++i) *generators[i] = now[i];
-    return y;
+    const Rewound rewound(generators, states);
+    return fn(fresh);
   }
 };
 
