@@ -7,34 +7,12 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
-#include <functional>
 #include <numeric>
 #include <optional>
 #include <utility>
 
 namespace saccade::ssl {
 namespace {
-
-/// Adds up the predicted seconds of kernels on the meta device while it lives.
-class StepClock final : public kernels::MetaListener {
- public:
-  /// @param tick  called after each kernel
-  explicit StepClock(plan::TimeModel& time, std::function<void(const StepClock&)> tick = {})
-      : time_(time), tick_(std::move(tick)) {}
-  void on_call(const kernels::Call& call) override {
-    seconds_ += time_.seconds(call);
-    flops_ += call.flops;
-    if (tick_) tick_(*this);
-  }
-  double seconds() const { return seconds_; }
-  double flops() const { return flops_; }
-
- private:
-  plan::TimeModel& time_;
-  std::function<void(const StepClock&)> tick_;
-  double seconds_ = 0, flops_ = 0;
-  kernels::MetaListenScope scope_{*this};
-};
 
 std::array<int64_t, kTags> live_by_tag(const MemoryStats& stats) {
   std::array<int64_t, kTags> live{};
@@ -59,6 +37,40 @@ class Sink final : public autograd::Gradients {
   std::vector<Tensor> kept_;
 };
 
+/// Writes down a step as it is rehearsed: time, arithmetic and, at each kernel, memory.
+class StepRecorder final : public kernels::MetaListener {
+ public:
+  /// @param before  what is not the step's
+  StepRecorder(plan::TimeModel& time, const MemoryStats& before, Rehearsal& result)
+      : time_(time), before_(live_by_tag(before)), result_(result) {}
+  /// Time and arithmetic begin anew. Only of a step that is `kept` the timeline is written.
+  void begin(bool kept) {
+    kept_ = kept;
+    result_.seconds = result_.flops = 0;
+  }
+  void on_call(const kernels::Call& call) override {
+    result_.seconds += time_.seconds(call);
+    result_.flops += call.flops;
+    Moment moment{.seconds = result_.seconds,
+                  .live = live_by_tag(allocator(Device::meta).stats()),
+                  .phase = PhaseScope::current()};
+    for (size_t i = 0; i < kTags; ++i) moment.live[i] -= before_[i];
+    if (const int64_t all = std::accumulate(moment.live.begin(), moment.live.end(), int64_t{0}); all > peak_) {
+      peak_ = all;
+      result_.at_peak = moment.live;
+    }
+    if (kept_) result_.timeline.push_back(moment);
+  }
+
+ private:
+  plan::TimeModel& time_;
+  std::array<int64_t, kTags> before_;
+  Rehearsal& result_;
+  int64_t peak_ = 0;
+  bool kept_ = false;
+  kernels::MetaListenScope listen_{*this};
+};
+
 struct UnitCost {
   double forward = 0, backward = 0;
   plan::SaveMode mode;
@@ -74,7 +86,8 @@ UnitCost measure_mode(nn::Trunk& trunk, size_t unit, const Tensor& x, const std:
   Tensor dy = Tensor::empty_like(output);
   const int64_t before = memory.stats().total.live;
   memory.reset_peaks();
-  const StepClock clock(time);
+  plan::Clock clock(time);
+  const kernels::MetaListenScope listen(clock);
   const auto forward = [&] {
     const KeepScope scope(keep);
     Tensor y = trunk.forward_unit(unit, x);
@@ -107,8 +120,6 @@ Planner::Planner(StepSpec spec, plan::TimeModel& time) : spec_(std::move(spec)),
   spec_.swav.queue_start_iteration = spec_.swav.freeze_prototypes_iterations = 0;
   measure();
 }
-
-Planner::~Planner() = default;
 
 void Planner::measure() {
   const DeviceScope meta(Device::meta);
@@ -157,8 +168,6 @@ void Planner::measure() {
   chain_.push_back(std::move(tail));
 }
 
-int64_t Planner::parameters() const { return parameters_; }
-
 Rehearsal Planner::rehearse(const std::vector<plan::Step>& steps, int64_t budget) {
   const DeviceScope meta(Device::meta);
   Allocator& memory = allocator(Device::meta);
@@ -172,21 +181,7 @@ Rehearsal Planner::rehearse(const std::vector<plan::Step>& steps, int64_t budget
   } const unlimited_afterwards{memory};
   if (budget > 0) memory.set_budget(static_cast<size_t>(before.reserved + budget));
 
-  bool second = false;
-  int64_t peak = 0;
-  double started = 0, flops_before = 0;
-  const auto tick = [&](const StepClock& clock) {
-    const MemoryStats now = memory.stats();
-    Moment moment{.seconds = clock.seconds() - started, .live = live_by_tag(now), .phase = PhaseScope::current()};
-    for (size_t i = 0; i < kTags; ++i) moment.live[i] -= before.by_tag[i].live;
-    const int64_t all = std::accumulate(moment.live.begin(), moment.live.end(), int64_t{0});
-    if (all > peak) {
-      peak = all;
-      result.at_peak = moment.live;
-    }
-    if (second) result.timeline.push_back(moment);
-  };
-  const StepClock clock(time_, tick);
+  StepRecorder recorder(time_, before, result);
   try {
     SwAV model(nn::trunk(spec_.trunk), spec_.swav);
     model.trunk()->follow(steps);
@@ -196,9 +191,7 @@ Rehearsal Planner::rehearse(const std::vector<plan::Step>& steps, int64_t budget
     optimizer->reserve();
     std::vector<Tensor> buffers;  // as a loader keeps them
     for (int step = 0; step < 2; ++step) {
-      second = step == 1;
-      started = clock.seconds();
-      flops_before = clock.flops();
+      recorder.begin(step == 1);
       std::vector<Batch> batches;
       while (static_cast<int64_t>(batches.size()) < spec_.options.accumulate) {
         while (static_cast<int64_t>(buffers.size()) < std::max(spec_.loader_batches, spec_.options.accumulate)) {
@@ -217,8 +210,6 @@ Rehearsal Planner::rehearse(const std::vector<plan::Step>& steps, int64_t budget
   const MemoryStats after = memory.stats();
   result.arena = after.peak_reserved - before.reserved;
   result.peak = after.total.peak - before.total.live;
-  result.seconds = clock.seconds() - started;
-  result.flops = clock.flops() - flops_before;
   return result;
 }
 
@@ -226,7 +217,7 @@ StepPlan Planner::make(std::string name, const plan::Plan& plan, int64_t budget)
   StepPlan made;
   made.name = std::move(name);
   made.steps = plan.steps;
-  made.steps.pop_back();  // the tail
+  std::erase_if(made.steps, [this](const plan::Step& step) { return step.layer == units().size(); });  // the head
   made.rehearsal = rehearse(made.steps, budget);
   made.fits = made.rehearsal.fits;
   made.extra_seconds = std::max(0.0, plan.extra_seconds);
@@ -234,23 +225,16 @@ StepPlan Planner::make(std::string name, const plan::Plan& plan, int64_t budget)
 }
 
 StepPlan Planner::keep_all(Keep keep, int64_t budget) {
-  return make(keep == Keep::lean ? "lean" : "eager", plan::save_all(chain_, keep == Keep::lean ? 1 : 0), budget);
+  const bool lean = keep == Keep::lean;
+  return make(lean ? "lean" : "eager", plan::save_all(units(), lean ? 1 : 0), budget);
 }
 
 StepPlan Planner::recompute_each_block(int64_t budget) {
-  std::vector<size_t> starts(chain_.size() - 1);
-  std::iota(starts.begin(), starts.end(), size_t{0});
-  return make("each block", recompute_units(starts), budget);
+  return make("each block", plan::recompute_each(units(), 0), budget);
 }
 
 StepPlan Planner::recompute_each_stage(int64_t budget) {
-  return make("each stage", recompute_units(stage_starts_), budget);
-}
-
-plan::Plan Planner::recompute_units(const std::vector<size_t>& starts) const {
-  plan::Plan plan = plan::recompute_runs(std::span(chain_).first(chain_.size() - 1), starts, 0);
-  plan.steps.push_back({.layer = chain_.size() - 1});
-  return plan;
+  return make("each stage", plan::recompute_runs(units(), stage_starts_, 0), budget);
 }
 
 plan::Plan Planner::tightest_chain() const {

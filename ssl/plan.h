@@ -9,7 +9,7 @@
 
 #include <array>
 #include <cstdint>
-#include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -62,14 +62,13 @@ class Planner {
  public:
   /// @param time  how long a kernel takes; must outlive the planner
   Planner(StepSpec spec, plan::TimeModel& time);
-  ~Planner();
   Planner(const Planner&) = delete;
   Planner& operator=(const Planner&) = delete;
 
   const StepSpec& spec() const { return spec_; }
   /// The trunk's units, measured one by one; the last layer stands for the head, the loss and what follows.
   const std::vector<plan::ChainLayer>& chain() const { return chain_; }
-  int64_t parameters() const;
+  int64_t parameters() const { return parameters_; }
 
   /// The cheapest way whose rehearsal keeps the arena within `budget` bytes; `fits` is false if there is none, and the
   /// plan is then the one that needs least.
@@ -88,7 +87,8 @@ class Planner {
 
  private:
   StepPlan make(std::string name, const plan::Plan& plan, int64_t budget = 0);
-  plan::Plan recompute_units(const std::vector<size_t>& starts) const;
+  /// The trunk's units, without the head.
+  std::span<const plan::ChainLayer> units() const { return std::span(chain_).first(chain_.size() - 1); }
   plan::Plan tightest_chain() const;
   /// The way that needs least, rehearsed within the smallest budget that it keeps.
   StepPlan least();
