@@ -25,6 +25,8 @@ inline std::filesystem::path calibration_cache() {
   return {};
 }
 
+inline int64_t machine_memory() { return int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE); }
+
 /// Has the trunk recompute what `budget` bytes of the whole process demand, and the allocator refuse more. Throws with
 /// the smallest budget that would do.
 /// @return a line on what was planned
@@ -73,8 +75,7 @@ auto advised(const ssl::StepSpec& spec, int64_t budget, Training training) {
   try {
     return training();
   } catch (OutOfMemory& error) {
-    const int64_t machine = sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
-    error.advise(advice(spec, budget > 0 ? budget : machine));
+    error.advise(advice(spec, budget > 0 ? budget : machine_memory()));
     throw;
   }
 }

@@ -5,7 +5,6 @@
 #include <saccade/core/bytes.h>
 #include <saccade/kernels/backend.h>
 #include <saccade/saccade.h>
-#include <unistd.h>
 
 #include "memory_budget.h"
 #include "program.h"
@@ -134,8 +133,7 @@ int make_plan(CLI::App& app, Settings& s) {
   plan::Calibration* measured = nullptr;
   std::string machine;
   if (s.device.empty()) {
-    const int64_t all = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
-    budget = budget > 0 ? budget : all;
+    budget = budget > 0 ? budget : program::machine_memory();
     auto calibration = std::make_unique<plan::Calibration>(
         plan::CalibrationOptions{.cache = s.calibration, .memory = std::min<int64_t>(512 << 20, budget / 8)});
     measured = calibration.get();

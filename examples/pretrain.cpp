@@ -119,7 +119,7 @@ int pretrain(CLI::App& app, Settings& s) {
   std::copy_n(s.std.begin(), 3, s.views.std.begin());
   data::Loader loader(source, s.views, {.batch = s.batch, .workers = s.machine.workers, .seed = s.seed});
 
-  const int64_t per_epoch = loader.batches_per_epoch() / s.train.accumulate;
+  const int64_t per_epoch = std::max<int64_t>(1, loader.batches_per_epoch() / s.train.accumulate);
   const int64_t iterations = s.train.epochs * loader.batches_per_epoch() / s.train.accumulate;
   const int64_t images = s.batch * s.train.accumulate;  // an iteration
   const bool larc = s.optimizer == "larc";
@@ -133,20 +133,21 @@ int pretrain(CLI::App& app, Settings& s) {
 
   s.train.precision = program::type_of(s.precision);
   const int64_t budget = s.memory_budget == "none" ? 0 : parse_bytes(s.memory_budget);
-  s.train.fuse_optimizer = budget > 0 && s.train.accumulate == 1 && s.train.precision != DType::f16;
+  const bool fusible = s.train.accumulate == 1 && s.train.precision != DType::f16;
+  s.train.fuse_optimizer = budget > 0 && fusible;
   const optim::Recipe recipe =
       larc ? optim::larc_sgd({.weight_decay = s.weight_decay, .momentum_dtype = program::type_of(s.momentum)})
            : optim::adamw({.weight_decay = s.weight_decay});
-  const ssl::StepSpec step{.trunk = s.trunk,
-                           .swav = s.swav,
-                           .crops = s.views.segments(s.batch),
-                           .batch = s.batch,
-                           .channels = channels,
-                           .recipe = recipe,
-                           .options = {.precision = s.train.precision,
-                                       .fuse_optimizer = s.train.fuse_optimizer,
-                                       .accumulate = s.train.accumulate},
-                           .loader_batches = data::batches_in_memory(loader.options())};
+  // As it would run under a budget, for advice if there is none and memory runs out.
+  const ssl::StepSpec step{
+      .trunk = s.trunk,
+      .swav = s.swav,
+      .crops = s.views.segments(s.batch),
+      .batch = s.batch,
+      .channels = channels,
+      .recipe = recipe,
+      .options = {.precision = s.train.precision, .fuse_optimizer = fusible, .accumulate = s.train.accumulate},
+      .loader_batches = data::batches_in_memory(loader.options())};
   std::string planned;
   if (budget > 0) planned = program::keep_budget(step, *trunk, budget);
 
