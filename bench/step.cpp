@@ -9,12 +9,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <saccade/core/allocator.h>
-#include <saccade/core/random.h>
-#include <saccade/data/multi_crop.h>
 #include <saccade/kernels/backend.h>
-#include <saccade/nn/optim/optimizer.h>
-#include <saccade/nn/trunk.h>
-#include <saccade/ssl/swav.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -26,6 +21,8 @@
 #include <memory>
 #include <string>
 #include <vector>
+
+#include "training_step.h"
 
 namespace saccade {
 namespace {
@@ -40,34 +37,6 @@ double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   return values[values.size() / 2];
 }
-
-/// A training step on fixed random images: what a trainer does, without loader and reports.
-class Step {
- public:
-  Step(const Options& o, int64_t batch)
-      : model_(nn::trunk(o.model), {.prototypes = 300, .hidden = 512, .dim = 128}),
-        optimizer_(optim::sgd({.momentum = 0.9f, .weight_decay = 1e-6f}).build(model_.named_parameters())) {
-    data::MultiCrop crops = data::multi_crop(data::parse_crops(o.crops));
-    const TagScope tag(Tag::batch);
-    batch_.images = Tensor::images(crops.segments(batch), 3);
-    batch_.indices.resize(static_cast<size_t>(batch));
-    if (DeviceScope::current() == Device::cpu) {
-      Philox random(1);
-      for (float& x : batch_.images.data<float>()) x = random.uniform(-1.7f, 1.7f);
-    }
-  }
-  void run() {
-    model_.loss(batch_, iteration_++).backward();
-    optimizer_->step(0.1f);
-    optimizer_->zero_grad();
-  }
-
- private:
-  ssl::SwAV model_;
-  std::unique_ptr<optim::Optimizer> optimizer_;
-  Batch batch_;
-  int64_t iteration_ = 0;
-};
 
 /// bench/peers/step.py as a child process; its protocol is described there.
 class Peer {
@@ -141,10 +110,12 @@ void print_memory(const MemoryStats& real, const MemoryStats& meta) {
 
 void measure(Options o, const std::string& peer_model, int64_t batch) {
   if (o.batch > 0) batch = o.batch;
+  ssl::StepSpec spec = bench::small_head_step(o.model, o.crops, batch);
+  spec.recipe = optim::sgd({.momentum = 0.9f, .weight_decay = 1e-6f});
   const auto rehearsal = [&] {
     const DeviceScope scope(Device::meta);
     allocator(Device::meta).reset_peaks();
-    Step step(o, batch);
+    bench::TrainingStep step(spec);
     kernels::meta_cost() = {};
     step.run();
     const double flops = kernels::meta_cost().flops;
@@ -153,7 +124,7 @@ void measure(Options o, const std::string& peer_model, int64_t batch) {
   };
   const auto [meta, flops] = rehearsal();
   allocator(Device::cpu).reset_peaks();
-  Step step(o, batch);
+  bench::TrainingStep step(spec);
   step.run();
   step.run();
   const MemoryStats real = allocator(Device::cpu).stats();

@@ -1,16 +1,9 @@
 /// How well the time of a training step is foretold: calls measured one by one by plan::Calibration, added up over a
 /// rehearsal on the meta device, against real steps, in turn.
 ///
-///   ./dev bench step_time
+///   ./dev bench step-time
 #include <fmt/format.h>
-#include <saccade/core/autocast.h>
 #include <saccade/core/plan/calibration.h>
-#include <saccade/core/random.h>
-#include <saccade/data/multi_crop.h>
-#include <saccade/kernels/backend.h>
-#include <saccade/nn/optim/optimizer.h>
-#include <saccade/nn/trunk.h>
-#include <saccade/ssl/swav.h>
 
 #include <algorithm>
 #include <chrono>
@@ -18,6 +11,8 @@
 #include <memory>
 #include <string>
 #include <vector>
+
+#include "training_step.h"
 
 namespace saccade {
 namespace {
@@ -28,39 +23,9 @@ struct Case {
   DType precision;
 };
 
-class Step {
- public:
-  explicit Step(const Case& c)
-      : precision_(c.precision),
-        model_(nn::trunk(c.model), {.prototypes = 300, .hidden = 512, .dim = 128}),
-        optimizer_(optim::larc_sgd().build(model_.named_parameters())) {
-    data::MultiCrop crops = data::multi_crop(data::parse_crops("2x96+4x48"));
-    const TagScope tag(Tag::batch);
-    batch_.images = Tensor::images(crops.segments(c.batch), 3);
-    batch_.indices.resize(static_cast<size_t>(c.batch));
-    if (DeviceScope::current() == Device::cpu) {
-      Philox random(1);
-      for (float& x : batch_.images.data<float>()) x = random.uniform(-1.7f, 1.7f);
-    }
-  }
-  void run() {
-    const AutocastScope autocast(precision_);
-    model_.loss(batch_, iteration_++).backward();
-    optimizer_->step(0.1f);
-    optimizer_->zero_grad();
-  }
-
- private:
-  DType precision_;
-  ssl::SwAV model_;
-  std::unique_ptr<optim::Optimizer> optimizer_;
-  Batch batch_;
-  int64_t iteration_ = 0;
-};
-
 struct Running {
   Case c;
-  std::unique_ptr<Step> step;
+  std::unique_ptr<bench::TrainingStep> step;
   plan::Clock clock;
   std::vector<double> ms = {};
 };
@@ -72,10 +37,12 @@ int run() {
                         Case{"y_8gf", 2, DType::bf16}}) {
     const int64_t calls = calibration.measurements();
     const double spent = calibration.measuring_seconds();
-    Running& r = all.emplace_back(Running{c, std::make_unique<Step>(c), plan::Clock(calibration)});
+    ssl::StepSpec spec = bench::small_head_step(c.model, "2x96+4x48", c.batch);
+    spec.options.precision = c.precision;
+    Running& r = all.emplace_back(Running{c, std::make_unique<bench::TrainingStep>(spec), plan::Clock(calibration)});
     {
       const DeviceScope meta(Device::meta);
-      Step rehearsal(c);
+      bench::TrainingStep rehearsal(spec);
       const kernels::MetaListenScope listen(r.clock);
       rehearsal.run();
     }
