@@ -9,6 +9,9 @@
 /// The differentiable operations. Each is one function in core/ops/ with its backward inside: it checks, allocates,
 /// computes through the device's Backend and records the tape. Image tensors are (rows, C) with segments; every op on
 /// images does all segments as one node. All throw saccade::Error on wrong shapes, dtypes or devices.
+///
+/// Results are of the data's dtype. conv2d, linear and squeeze_excite cast f32 data under an AutocastScope, and take
+/// f32 parameters with data of any floating type; gradients have their parameter's dtype.
 
 namespace saccade {
 
@@ -28,8 +31,8 @@ struct BatchNormOptions {
 };
 /// Batch normalisation over rows, statistics per segment (over all rows of a plain matrix), with an optional residual
 /// added and ReLU behind it, as one op. gamma, beta, running_mean, running_var: (C) f32. Training updates the running
-/// statistics in place, once a segment in order, with the unbiased variance; evaluation uses them and is differentiable
-/// only in training mode.
+/// statistics in place, once a segment in order, with the unbiased variance (not under a FrozenStatisticsScope);
+/// evaluation uses them and is differentiable only in training mode.
 Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, const Tensor& running_mean,
                   const Tensor& running_var, BatchNormOptions options, const Tensor& residual = {});
 
