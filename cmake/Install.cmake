@@ -19,4 +19,4 @@ configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/SaccadeConfig.cmake.in $
   INSTALL_DESTINATION ${package_dir})
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/SaccadeConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/SaccadeConfig.cmake ${PROJECT_BINARY_DIR}/SaccadeConfigVersion.cmake
-  ${CMAKE_CURRENT_LIST_DIR}/LinkedPackages.cmake DESTINATION ${package_dir})
+  ${CMAKE_CURRENT_LIST_DIR}/LinkedPackages.cmake ${CMAKE_CURRENT_LIST_DIR}/CudaLibraries.cmake DESTINATION ${package_dir})

@@ -14,7 +14,7 @@ endif()
 function(saccade_library name)
   cmake_parse_arguments(arg "" "" "DEPENDS;PRIVATE_DEPENDS" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS *.cpp)
-  list(FILTER sources EXCLUDE REGEX "/simd/")
+  list(FILTER sources EXCLUDE REGEX "/(simd|cuda)/")
   add_library(saccade_${name} STATIC ${sources})
   target_include_directories(saccade_${name} PUBLIC
     $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include> $<INSTALL_INTERFACE:include>)

@@ -3,8 +3,8 @@
 #include <saccade/core/allocator.h>
 #include <saccade/core/bytes.h>
 #include <saccade/core/layer.h>
-#include <sys/mman.h>
-#include <unistd.h>
+#include <saccade/kernels/cuda_device.h>
+#include <saccade/kernels/memory.h>
 
 #include <algorithm>
 #include <map>
@@ -24,7 +24,6 @@ namespace saccade {
 namespace {
 
 constexpr size_t kAlignment = 64;
-constexpr size_t kCommitStep = size_t{64} << 20;
 constexpr size_t kChunk = size_t{2} << 20;  // given back and counted whole: a huge page
 
 size_t round_up(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
@@ -53,11 +52,11 @@ LiveBlock live_block(const Record& r) {
 /// physical pages were given back, by whole chunks, and come again when it is used.
 class Range {
  public:
-  explicit Range(bool backed) : backed_(backed) {}
+  explicit Range(kernels::Memory* memory) : memory_(memory) {}
   ~Range() {
     if (base_ == nullptr) return;
-    ASAN_UNPOISON_MEMORY_REGION(base_, committed_);
-    munmap(mapping_, size_ + kChunk);
+    unpoison(base_, committed_);
+    memory_->unreserve(base_, size_);
   }
   Range(const Range&) = delete;
   Range& operator=(const Range&) = delete;
@@ -86,17 +85,24 @@ class Range {
     return {end_ - free, bytes - free, bytes - free + absent_between(end_ - free, end_)};
   }
 
-  /// Cuts a block from where find() said; false when the system has no memory for it.
+  /// Only the host's memory is poisoned: a device does later what was asked of it before a block was released.
+  bool is_host() const { return memory_ == &kernels::cpu_memory(); }
+  void poison(const char* at, size_t bytes) const {
+    if (is_host()) ASAN_POISON_MEMORY_REGION(at, bytes);
+  }
+  void unpoison(const char* at, size_t bytes) const {
+    if (is_host()) ASAN_UNPOISON_MEMORY_REGION(at, bytes);
+  }
+
+  /// Cuts a block from where find() said; false when the device has no memory for it.
   bool take(const Place& place, size_t bytes) {
-    if (!commit(place.growth)) return false;
+    if (!bring_back(place.offset, place.offset + bytes) || !commit(place.growth)) return false;
     if (const auto free = free_by_offset_.find(place.offset); free != free_by_offset_.end()) {
       const size_t size = free->second;
       erase_free(free);
       if (size > bytes) insert_free(place.offset + bytes, size - bytes);
     }
     end_ += place.growth;
-    absent_.erase(absent_.lower_bound(place.offset / kChunk),
-                  absent_.lower_bound(round_up(place.offset + bytes, kChunk) / kChunk));
     return true;
   }
 
@@ -119,12 +125,12 @@ class Range {
 
   /// Ends the range behind its last block in use, and gives the physical pages of all free chunks back.
   void trim() {
-    const size_t old_end = end_;
     if (const size_t free = free_at_end(); free > 0) {
       erase_free(std::prev(free_by_offset_.end()));
       end_ -= free;
       absent_.erase(absent_.lower_bound(end_ / kChunk), absent_.end());
-      give_back(end_, round_up(old_end, kCommitStep));
+      give_back(end_, committed_);
+      if (memory_ != nullptr) committed_ = std::min(committed_, round_up(end_, memory_->step()));
     }
     for (const auto& [offset, bytes] : free_by_offset_)
       for (size_t chunk = round_up(offset, kChunk) / kChunk; (chunk + 1) * kChunk <= offset + bytes; ++chunk)
@@ -151,45 +157,44 @@ class Range {
                                                       absent_.lower_bound(round_up(last, kChunk) / kChunk)));
   }
 
+  /// Memory for the absent chunks of [first, last), which are absent no longer.
+  bool bring_back(size_t first, size_t last) {
+    const auto end = absent_.lower_bound(round_up(last, kChunk) / kChunk);
+    for (auto chunk = absent_.lower_bound(first / kChunk); chunk != end; chunk = absent_.erase(chunk))
+      if (memory_ != nullptr && !memory_->commit(base_ + *chunk * kChunk, kChunk)) return false;
+    return true;
+  }
+
   bool commit(size_t growth) {
-    if (!backed_ || growth == 0) return true;
+    if (memory_ == nullptr || growth == 0) return true;
     if (base_ == nullptr && !reserve()) return false;
     if (growth > size_ - end_) return false;
     if (end_ + growth <= committed_) return true;
-    const size_t target = round_up(end_ + growth, kCommitStep);
-    if (mprotect(base_ + committed_, target - committed_, PROT_READ | PROT_WRITE) != 0) return false;
-    madvise(base_ + committed_, target - committed_, MADV_HUGEPAGE);
-    ASAN_POISON_MEMORY_REGION(base_ + committed_, target - committed_);
+    const size_t target = round_up(end_ + growth, memory_->step());
+    if (!memory_->commit(base_ + committed_, target - committed_)) return false;
+    poison(base_ + committed_, target - committed_);
     committed_ = target;
     return true;
   }
 
-  // Addresses cost nothing: reserve several times the machine's memory, so that it is one range for ever.
+  // Addresses cost nothing: reserve several times the device's memory, so that it is one range for ever.
   bool reserve() {
-    const size_t memory = static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
-    for (size_ = round_up(memory * 4, kCommitStep);; size_ = round_up(size_ / 2, kCommitStep)) {
-      mapping_ = mmap(nullptr, size_ + kChunk, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-      if (mapping_ != MAP_FAILED) {
-        // Chunks are huge pages: one that is in part free, in part used, would stay in memory whole.
-        base_ = static_cast<char*>(mapping_) + (kChunk - reinterpret_cast<uintptr_t>(mapping_) % kChunk) % kChunk;
-        return true;
-      }
-      if (size_ == kCommitStep) return false;
+    const size_t least = round_up(memory_->step(), kChunk);
+    for (size_ = round_up(memory_->total() * 4, least);; size_ = round_up(size_ / 2, least)) {
+      base_ = static_cast<char*>(memory_->reserve(size_));
+      if (base_ != nullptr) return true;
+      if (size_ == least) return false;
     }
   }
 
   void give_back(size_t first, size_t last) const {
-    const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-    first = round_up(first, page);
-    last = last / page * page;
-    if (base_ != nullptr && last > first) madvise(base_ + first, last - first, MADV_DONTNEED);
+    if (base_ != nullptr && last > first) memory_->give_back(base_ + first, last - first);
   }
 
-  bool backed_;
-  void* mapping_ = nullptr;
-  char* base_ = nullptr;                              // in the mapping, at a multiple of kChunk
+  kernels::Memory* memory_;                           // null: bookkeeping only
+  char* base_ = nullptr;                              // at a multiple of kChunk
   size_t size_ = 0;                                   // addresses reserved
-  size_t committed_ = 0;                              // made readable and writable so far
+  size_t committed_ = 0;                              // has memory, but for absent chunks
   size_t end_ = 0;                                    // first offset never handed out
   std::map<size_t, size_t> free_by_offset_;           // offset -> bytes
   std::set<std::pair<size_t, size_t>> free_by_size_;  // (bytes, offset)
@@ -199,7 +204,7 @@ class Range {
 }  // namespace
 
 struct Allocator::Impl {
-  explicit Impl(bool backed) : lasting(backed), passing(backed) {}
+  explicit Impl(kernels::Memory* memory) : lasting(memory), passing(memory) {}
 
   mutable std::mutex mutex;
   Range lasting, passing;
@@ -279,7 +284,7 @@ struct Allocator::Impl {
       place = range.find(block_bytes, lowest);
     }
     if (beyond_budget()) refuse(request, "the budget of " + bytes_text(static_cast<int64_t>(budget)));
-    if (!range.take(place, block_bytes)) refuse(request, "what the system gives");
+    if (!range.take(place, block_bytes)) refuse(request, "what the device gives");
     stats.peak_reserved = std::max(stats.peak_reserved, static_cast<int64_t>(reserved()));
     return place.offset;
   }
@@ -292,7 +297,7 @@ struct Allocator::Impl {
   }
 };
 
-Allocator::Allocator(bool backed) : impl_(std::make_unique<Impl>(backed)) {}
+Allocator::Allocator(kernels::Memory* memory) : impl_(std::make_unique<Impl>(memory)) {}
 Allocator::~Allocator() = default;
 
 Allocator::Block Allocator::allocate(size_t bytes, Tag tag, std::span<const int64_t> shape,
@@ -315,9 +320,9 @@ Allocator::Block Allocator::allocate(size_t bytes, Tag tag, std::span<const int6
   record.dtype = dtype;
   record.tag = tag;
   record.phase = PhaseScope::current();
-  char* base = a.range_of(tag).base();
-  char* data = base != nullptr ? base + offset : nullptr;
-  if (data != nullptr) ASAN_UNPOISON_MEMORY_REGION(data, bytes);
+  const Range& range = a.range_of(tag);
+  char* data = range.base() != nullptr ? range.base() + offset : nullptr;
+  if (data != nullptr) range.unpoison(data, bytes);
   return {data, offset, block_bytes, tag, at};
 }
 
@@ -325,7 +330,7 @@ void Allocator::release(const Block& block) noexcept {
   if (block.bytes == 0) return;
   Impl& a = *impl_;
   const std::lock_guard lock(a.mutex);
-  if (block.data != nullptr) ASAN_POISON_MEMORY_REGION(block.data, block.bytes);
+  if (block.data != nullptr) a.range_of(block.tag).poison(static_cast<char*>(block.data), block.bytes);
   a.count(block.tag, -static_cast<int64_t>(block.bytes));
   a.drop_record(block.record);
   a.range_of(block.tag).release(block.offset, block.bytes);
@@ -371,8 +376,12 @@ void Allocator::trim() {
 
 Allocator& allocator(Device device) {
   // Never destroyed: tensors with static storage duration may outlive any order of destruction.
-  static Allocator& cpu = *new Allocator(true);
-  static Allocator& meta = *new Allocator(false);
+  static Allocator& cpu = *new Allocator(&kernels::cpu_memory());
+  static Allocator& meta = *new Allocator(nullptr);
+  if (device == Device::cuda) {
+    static Allocator& cuda = *new Allocator(&kernels::cuda_memory());
+    return cuda;
+  }
   return device == Device::meta ? meta : cpu;
 }
 

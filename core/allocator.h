@@ -16,6 +16,10 @@
 
 namespace saccade {
 
+namespace kernels {
+class Memory;
+}
+
 /// What a piece of memory is for. Every allocation carries one; statistics and reports are kept by it.
 enum class Tag : uint8_t { parameters, gradients, optimizer, activations, workspace, batch };
 inline constexpr size_t kTags = 6;
@@ -77,14 +81,15 @@ class OutOfMemory : public Error {
 /// passed, and the next step's activations would find the room in pieces. What lasts takes the tightest place that is
 /// free; of what passes, a forward's takes the lowest, a backward's the tightest. Neighbours merge when freed. Physical
 /// pages are touched once and stay, because page faults are a first-order cost of a training step; only where a budget
-/// leaves no other room, those of free memory are given back to be used elsewhere. The meta device runs the same
+/// leaves no other room, those of free memory are given back to be used elsewhere. On CUDA a released block may be
+/// reused at once: one stream computes, and what is asked of it later runs later. The meta device runs the same
 /// arithmetic with no memory behind it, so that a rehearsed program predicts the real one's bytes exactly.
 ///
 /// Thread-safe.
 class Allocator {
  public:
-  /// @param backed  false: bookkeeping only, addresses are null (meta)
-  explicit Allocator(bool backed);
+  /// @param memory  null: bookkeeping only, addresses are null (meta)
+  explicit Allocator(kernels::Memory* memory);
   ~Allocator();
   Allocator(const Allocator&) = delete;
   Allocator& operator=(const Allocator&) = delete;

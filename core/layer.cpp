@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 #include <saccade/core/layer.h>
+#include <saccade/core/tensor.h>
+#include <saccade/kernels/cuda_device.h>
 #include <saccade/kernels/error.h>
 
 #include <utility>
@@ -16,12 +18,21 @@ LayerScope::LayerScope(std::string_view name) : previous_length_(path().size()) 
   if (name.empty()) return;
   if (!path().empty()) path() += '.';
   path() += name;
+  mark();
 }
 
 LayerScope::LayerScope(std::string_view full_name, int)
-    : replaced_(std::exchange(path(), std::string(full_name))), absolute_(true) {}
+    : replaced_(std::exchange(path(), std::string(full_name))), absolute_(true) {
+  mark();
+}
+
+void LayerScope::mark() {
+  marked_ = DeviceScope::current() == Device::cuda;
+  if (marked_) kernels::begin_cuda_range(path().c_str());
+}
 
 LayerScope::~LayerScope() {
+  if (marked_) kernels::end_cuda_range();
   if (absolute_)
     path() = std::move(replaced_);
   else

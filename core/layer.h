@@ -6,7 +6,7 @@
 namespace saccade {
 
 /// Names the layer that runs on this thread while the scope lives: nested scopes join with dots ("trunk.block3-1.f.b").
-/// Errors, tape nodes and memory reports carry the name.
+/// Errors, tape nodes and memory reports carry the name, and on CUDA what profilers show (NVTX).
 class LayerScope {
  public:
   explicit LayerScope(std::string_view name);
@@ -20,9 +20,11 @@ class LayerScope {
 
  private:
   LayerScope(std::string_view full_name, int);
+  void mark();
   size_t previous_length_ = 0;
   std::string replaced_;  ///< what an absolute name stands in for
   bool absolute_ = false;
+  bool marked_ = false;  ///< for CUDA's profilers
 };
 
 /// Throws saccade::Error with the sentence, and the layer it happened in.

@@ -63,9 +63,9 @@ template <class T>
 Tensor from_values(std::span<const T> values, Shape shape) {
   if (product(shape) != static_cast<int64_t>(values.size()))
     fail(fmt::format("tensor: {} values do not fill the shape {}", values.size(), to_string(shape)));
-  Tensor tensor = make(std::move(shape), dtype_for<T>(), Device::cpu);
-  if (!values.empty()) std::memcpy(tensor.raw(), values.data(), values.size_bytes());
-  return DeviceScope::current() == Device::cpu ? tensor : tensor.to(DeviceScope::current());
+  Tensor tensor = make(std::move(shape), dtype_for<T>(), DeviceScope::current());
+  if (!values.empty()) kernels::backend(tensor.device()).from_host(values.size_bytes(), values.data(), tensor.raw());
+  return tensor;
 }
 
 }  // namespace
@@ -133,7 +133,8 @@ template <class T>
 std::span<T> Tensor::data() const {
   if (dtype() != dtype_for<T>())
     fail(fmt::format("tensor: data of type {} asked of a {} tensor", name_of(dtype_for<T>()), name_of(dtype())));
-  if (device() != Device::cpu) fail("tensor: the data of a meta tensor was asked for; it has none");
+  if (device() == Device::meta) fail("tensor: the data of a meta tensor was asked for; it has none");
+  if (device() != Device::cpu) fail("tensor: the data of a cuda tensor was asked for; bring it to the cpu first");
   return {static_cast<T*>(raw()), static_cast<size_t>(numel())};
 }
 template std::span<float> Tensor::data() const;
@@ -145,7 +146,7 @@ template std::span<uint8_t> Tensor::data() const;
 
 float Tensor::item() const {
   if (numel() != 1) fail(fmt::format("tensor: item() of shape {}, expected one element", to_string(shape())));
-  return data<float>()[0];
+  return device() == Device::cuda ? to(Device::cpu).data<float>()[0] : data<float>()[0];
 }
 
 Tensor Tensor::reshape(Shape shape) const {
@@ -209,6 +210,16 @@ Tensor Tensor::with_segments(Segments segments) const {
 
 Tensor Tensor::detach() const { return alias(*this); }
 
+Tensor Tensor::viewed_as(Shape shape, DType dtype, Segments segments) const {
+  if (static_cast<size_t>(product(shape)) * size_of(dtype) > bytes())
+    fail(fmt::format("viewed_as: {} {} do not fit into {} bytes", to_string(shape), name_of(dtype), bytes()));
+  Tensor view = alias(*this);
+  view.impl_->shape = std::move(shape);
+  view.impl_->dtype = dtype;
+  view.impl_->segments = std::move(segments);
+  return view;
+}
+
 Tensor Tensor::clone() const {
   Tensor copy = empty_like(*this);
   kernels::backend(device()).copy(bytes(), raw(), copy.raw());
@@ -218,7 +229,12 @@ Tensor Tensor::clone() const {
 Tensor Tensor::to(Device device) const {
   if (device == this->device()) return detach();
   if (this->device() == Device::meta) fail("tensor: a meta tensor has no data to bring to another device");
-  return make(shape(), dtype(), device, segments());
+  Tensor result = make(shape(), dtype(), device, segments());
+  if (device == Device::cpu)
+    kernels::backend(this->device()).to_host(bytes(), raw(), result.raw());
+  else
+    kernels::backend(device).from_host(bytes(), raw(), result.raw());
+  return result;
 }
 
 Tensor Tensor::to(DType dtype) const {
@@ -229,10 +245,16 @@ Tensor Tensor::to(DType dtype) const {
 }
 
 void Tensor::copy_from(const Tensor& other) const {
-  if (other.numel() != numel() || other.dtype() != dtype() || other.device() != device())
+  if (other.numel() != numel() || other.dtype() != dtype() ||
+      (other.device() != device() && (other.device() == Device::meta || device() == Device::meta)))
     fail(fmt::format("copy_from: {} {} values on {} into {} {} on {}", other.numel(), name_of(other.dtype()),
                      name_of(other.device()), numel(), name_of(dtype()), name_of(device())));
-  kernels::backend(device()).copy(bytes(), other.raw(), raw());
+  if (other.device() == device())
+    kernels::backend(device()).copy(bytes(), other.raw(), raw());
+  else if (device() == Device::cpu)
+    kernels::backend(other.device()).to_host(bytes(), other.raw(), raw());
+  else
+    kernels::backend(device()).from_host(bytes(), other.raw(), raw());
   bump_version();
 }
 

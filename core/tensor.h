@@ -70,10 +70,10 @@ class Tensor {
 
   /// Null on the meta device.
   void* raw() const;
-  /// Typed access on the CPU; throws when T is not the dtype or the tensor is meta.
+  /// Typed access on the CPU; throws when T is not the dtype or the tensor is elsewhere.
   template <class T>
   std::span<T> data() const;
-  /// The value of a one-element f32 tensor on the CPU.
+  /// The value of a one-element f32 tensor (on CUDA: waits for it).
   float item() const;
 
   /// @name Views and copies
@@ -82,11 +82,14 @@ class Tensor {
   Tensor slice(int64_t first, int64_t last) const;  ///< rows [first, last) of the first dimension. Differentiable
   Tensor with_segments(Segments segments) const;    ///< a matrix seen as images. Differentiable
   Tensor detach() const;                            ///< the same memory, off the tape
+  /// The beginning of this memory as something else that fits into it, off the tape: for buffers that are used again.
+  Tensor viewed_as(Shape shape, DType dtype, Segments segments = {}) const;
   Tensor clone() const;                             ///< own memory, off the tape
-  Tensor to(Device device) const;                   ///< off the tape; to meta drops the data, from meta is an error
+  /// Off the tape; to meta drops the data, from meta is an error. From CUDA: waits until it is done.
+  Tensor to(Device device) const;
   Tensor to(DType dtype) const;                     ///< off the tape; see cast() in ops.h for the differentiable one
-  /// Copies the values of another tensor of the same numel, dtype and device into this memory (counts as in-place
-  /// write).
+  /// Copies the values of another tensor of the same numel and dtype into this memory, from whatever device that has
+  /// memory (counts as in-place write).
   void copy_from(const Tensor& other) const;
   void fill(float value) const;
   /// @}

@@ -66,7 +66,7 @@ struct Photos {
 };
 
 int run(CLI::App& app, Recipe& r) {
-  r.machine.apply();
+  const Device device = r.machine.apply();
   const data::Source source = data::fashion_mnist(r.data), test_source = data::fashion_mnist(r.data, false);
   r.views.crops = data::parse_crops(r.crops);
   r.views.contrast = r.views.brightness;
@@ -86,8 +86,10 @@ int run(CLI::App& app, Recipe& r) {
   const auto right = [&](const std::vector<int>& predicted) { return ssl::accuracy(predicted, test.labels()); };
   const auto percent = [](double share) { return fmt::format("{:.1f}", 100 * share); };
 
-  const auto trunk = nn::regnet(r.trunk, r.seed), untrained = nn::regnet(r.trunk, r.seed);
-  ssl::SwAV model(trunk, r.swav, r.seed);
+  const auto network = [&] { return program::on(device, [&] { return nn::regnet(r.trunk, r.seed); }); };
+  const auto trunk = network(), untrained = network();
+  const auto made = program::on(device, [&] { return std::make_unique<ssl::SwAV>(trunk, r.swav, r.seed); });
+  ssl::SwAV& model = *made;
   data::Loader loader(source, r.views, {.batch = r.batch, .workers = r.machine.workers, .seed = r.seed});
   r.train.precision = program::type_of(r.precision);
   r.train.evaluate = [&](int64_t) {
@@ -115,7 +117,7 @@ int run(CLI::App& app, Recipe& r) {
     std::fflush(stdout);
   };
   const auto fine_tuned = [&](const nn::Trunk& start) {
-    const auto copy = nn::regnet(r.trunk, r.seed);
+    const auto copy = network();
     ssl::copy_weights(start, *copy);
     data::MultiCrop mild = r.views;
     mild.crops = {{1, 28, {0.4f, 1.f}}};

@@ -50,7 +50,7 @@ void scale_to_unit_length(const Tensor& rows) {
 }
 
 int embed(CLI::App& app, Settings& s) {
-  s.machine.apply();
+  s.weights.device = s.machine.apply();
   const std::filesystem::path out = s.out;
   if (out.extension() != ".npy" && out.extension() != ".safetensors")
     throw Error(fmt::format("--out {}: expected a name that ends in .npy or .safetensors", s.out));

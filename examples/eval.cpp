@@ -41,7 +41,7 @@ ssl::KnnOptions parse_knn(const std::string& text) {
 }
 
 int evaluate(CLI::App& app, Settings& s) {
-  s.machine.apply();
+  s.weights.device = s.machine.apply();
   const ssl::KnnOptions knn = parse_knn(s.knn);
   s.weights.load(app);
   const auto [train, test] = data::labelled_pair(s.train, s.test, program::channels_of(s.weights.info.trunk));

@@ -15,6 +15,8 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "program.h"
+
 namespace saccade::program {
 
 /// The middle square of a sample, at most side x side pixels, labelled with the name of its file.
@@ -45,7 +47,9 @@ inline ssl::Gallery prototype_gallery(ssl::SwAV& model, const data::Source& sour
   const data::Source some = data::subset(source, chosen);
   const NoGradScope no_grad;
   const ssl::EvaluationScope evaluation(model);
-  const data::Rows found = data::compute_rows(some, view, [&](const Tensor& x) { return model(x); });
+  const data::Rows found = data::compute_rows(some, view, [&](const Tensor& images) {
+    return program::elsewhere(model.device(), images, [&](const Tensor& x) { return model(x); });
+  });
   ssl::Gallery gallery{.title = "What some prototypes stand for",
                        .note = fmt::format("The nearest of {} images to each prototype, most used first; in brackets, "
                                            "how many images it is the nearest of.",

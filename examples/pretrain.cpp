@@ -106,12 +106,12 @@ const std::set<std::string> kMayDiffer{"run",      "checkpoint-every", "keep",  
                                        "device",   "threads",          "workers",        "memory-budget"};
 
 int pretrain(CLI::App& app, Settings& s) {
-  s.machine.apply();
+  const Device device = s.machine.apply();
   const nn::Names names = nn::names_of(s.names);
   const bool plain_name = !s.trunk.starts_with("resnet") && s.trunk.find("in=") == std::string::npos;
   if (plain_name && data::open_source(s.data).channels == 1)  // gray images: a network with one channel
     program::change(app, "--trunk", s.trunk, s.trunk + (s.trunk.find(':') == std::string::npos ? ":in=1" : ",in=1"));
-  const auto trunk = nn::trunk(s.trunk, s.seed);
+  const auto trunk = program::on(device, [&] { return nn::trunk(s.trunk, s.seed); });
   const int channels = program::channels_of(s.trunk);
   const data::Source source = program::open_images(s.data, channels);
   s.views.crops = data::parse_crops(s.crops);
@@ -151,7 +151,8 @@ int pretrain(CLI::App& app, Settings& s) {
   std::string planned;
   if (budget > 0) planned = program::keep_budget(step, *trunk, budget);
 
-  ssl::SwAV model(trunk, s.swav, s.seed);
+  const auto made = program::on(device, [&] { return std::make_unique<ssl::SwAV>(trunk, s.swav, s.seed); });
+  ssl::SwAV& model = *made;
   s.train.checkpoint_every = s.checkpoint_every;
   const program::TrunkInfo info{s.trunk, s.views.crops[0].size, s.mean, s.std};
   if (!s.knn_data.empty()) {

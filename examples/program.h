@@ -6,6 +6,8 @@
 #include <fmt/format.h>
 #include <omp.h>
 #include <saccade/core/allocator.h>
+#include <saccade/core/tensor.h>
+#include <saccade/kernels/cuda_device.h>
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
@@ -71,7 +73,9 @@ struct Machine {
   int threads = 0, workers = 0;
 
   void flags(CLI::App& app) {
-    app.add_option("--device", device, "Where to compute: auto or cpu")->capture_default_str()->group("Machine");
+    app.add_option("--device", device, "Where to compute: cpu, cuda or cuda:1 (a GPU), or auto: a GPU if there is one")
+        ->capture_default_str()
+        ->group("Machine");
     app.add_option("--threads", threads, "Threads to compute with; 0: all cores")
         ->check(CLI::Range(0, 4096))
         ->capture_default_str()
@@ -83,12 +87,31 @@ struct Machine {
         ->capture_default_str()
         ->group("Machine");
   }
-  void apply() const {
-    if (device == "cuda") throw Error("this build has no CUDA: use --device cpu");
-    if (device != "auto" && device != "cpu") throw Error(fmt::format("--device {}: expected auto or cpu", device));
+  /// Takes the threads and the device; returns which.
+  Device apply() const {
     if (threads > 0) omp_set_num_threads(threads);
+    if (device == "cpu" || (device == "auto" && kernels::cuda_status().devices == 0)) return Device::cpu;
+    int index = 0;
+    if (device.starts_with("cuda:") && !CLI::detail::lexical_cast(device.substr(5), index)) index = -1;
+    if (index < 0 || (device != "auto" && device != "cuda" && !device.starts_with("cuda:")))
+      throw Error(fmt::format("--device {}: expected auto, cpu, cuda or cuda:0, cuda:1, ...", device));
+    kernels::select_cuda_device(index);
+    return Device::cuda;
   }
 };
+
+/// What `make` returns, made on a device.
+template <class Make>
+auto on(Device device, Make make) {
+  const DeviceScope scope(device);
+  return make();
+}
+
+/// f of images that lie on the CPU, computed on a device; the result lies on the CPU again.
+template <class Function>
+Tensor elsewhere(Device device, const Tensor& images, Function f) {
+  return on(device, [&] { return f(images.to(device)); }).to(Device::cpu);
+}
 
 /// The settings of a configuration text or file, lists joined by commas.
 inline std::map<std::string, std::string> settings_of(std::istream& text) {

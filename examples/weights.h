@@ -54,7 +54,11 @@ inline data::EvalView view_of(const data::Source& source, const TrunkInfo& info)
 inline data::Rows features(nn::Trunk& trunk, const data::Source& source, const TrunkInfo& info, int workers = 0) {
   const NoGradScope no_grad;
   const ssl::EvaluationScope evaluation(trunk);
-  return data::compute_rows(source, view_of(source, info), [&](const Tensor& images) { return trunk.features(images); },
+  return data::compute_rows(source, view_of(source, info),
+                            [&](const Tensor& images) {
+                              return program::elsewhere(trunk.device(), images,
+                                                        [&](const Tensor& x) { return trunk.features(x); });
+                            },
                             {.batch = 128, .workers = workers});
 }
 
@@ -87,6 +91,8 @@ struct Weights {
     app.add_flag("--allow-partial", allow_partial, "Take weights that do not fit the network in all places")
         ->group("Network");
   }
+
+  Device device = Device::cpu;  ///< for the network
 
   /// Builds the network and fills it. Throws Error if the weights are not wholly this network's, unless that is
   /// allowed.
@@ -168,7 +174,7 @@ inline void Weights::load(CLI::App& app) {
   take("--std", "std");
   if (info.trunk.empty()) throw Error(fmt::format("{} does not say which network it is: give --trunk", file.string()));
 
-  trunk = nn::trunk(info.trunk);
+  trunk = program::on(device, [&] { return nn::trunk(info.trunk); });
   const nn::LoadReport report =
       checkpoint ? load_from_checkpoint(*trunk, tensors) : load_from_state_dict(*trunk, tensors);
   if (!report.complete() && !allow_partial)

@@ -3,6 +3,7 @@
 #include <omp.h>
 #include <saccade/kernels/backend.h>
 #include <saccade/kernels/cpu/cpu_backend.h>
+#include <saccade/kernels/cuda_device.h>
 #include <saccade/kernels/error.h>
 #include <saccade/kernels/meta/meta_backend.h>
 
@@ -15,6 +16,7 @@ Backend& backend(Device device) {
   static CpuBackend cpu;
   static MetaBackend meta(cpu);
   cpu_isa();  // caps oneDNN, which must happen before its first primitive
+  if (device == Device::cuda) return cuda_backend();
   return device == Device::meta ? static_cast<Backend&>(meta) : cpu;
 }
 

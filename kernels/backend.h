@@ -95,6 +95,11 @@ class Backend {
   /// @{
   virtual void fill(DType, int64_t n, float value, void* y) = 0;
   virtual void copy(size_t bytes, const void* x, void* y) = 0;
+  /// To and from memory of the host. What was asked of the backend before is done first, and the copy with the call.
+  virtual void to_host(size_t bytes, const void* x, void* host) = 0;
+  virtual void from_host(size_t bytes, const void* host, void* y) = 0;
+  /// Waits until all that was asked of the backend is done.
+  virtual void synchronize() = 0;
   virtual void cast(DType from, DType to, int64_t n, const void* x, void* y) = 0;
   virtual void add(DType, int64_t n, const void* a, const void* b, void* y) = 0;   ///< y may be a or b
   virtual void scale(DType, int64_t n, const void* x, float factor, void* y) = 0;  ///< y may be x
@@ -148,7 +153,7 @@ struct Cost {
   double bytes_moved = 0;  ///< each operand read once, each result written once
 };
 
-/// The backend of a device: one object a process.
+/// The backend of a device: one object a process. Device::cuda throws Error where there is none (cuda_device.h).
 Backend& backend(Device device);
 
 /// The meta backend's running total, of this thread.

@@ -22,8 +22,10 @@ double open_unit(uint32_t word) { return (word + 0.5) * 0x1p-32; }
 template <class FromWords>
 Tensor draw(const Init& init, const std::string& name, Shape shape, FromWords&& from_words) {
   const TagScope tag(Tag::parameters);
+  const Device device = DeviceScope::current();
+  if (device == Device::meta) return Tensor::empty(std::move(shape));
+  const DeviceScope here(Device::cpu);  // drawn here, whoever computes with it
   Tensor tensor = Tensor::empty(std::move(shape));
-  if (tensor.device() == Device::meta) return tensor;
   const auto values = tensor.data<float>();
   const auto count = static_cast<int64_t>(values.size());
   const uint64_t stream = fnv1a((init / name).path);
@@ -32,7 +34,7 @@ Tensor draw(const Init& init, const std::string& name, Shape shape, FromWords&& 
     const std::array<float, 4> four = from_words(Philox::block(init.seed, stream, static_cast<uint64_t>(first / 4)));
     std::copy_n(four.begin(), std::min<int64_t>(4, count - first), values.begin() + first);
   }
-  return tensor;
+  return device == Device::cpu ? tensor : tensor.to(device);
 }
 
 }  // namespace

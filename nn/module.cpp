@@ -44,6 +44,11 @@ std::vector<Tensor> Module::parameters() const {
   return result;
 }
 
+Device Module::device() const {
+  const std::vector<Tensor> all = parameters();
+  return all.empty() ? Device::cpu : all.front().device();
+}
+
 int64_t Module::parameter_count() const {
   int64_t count = 0;
   for (const NamedTensor& t : named_parameters()) count += t.tensor.numel();

@@ -33,6 +33,8 @@ class Module {
   std::vector<NamedTensor> named_tensors() const;
   std::vector<Tensor> parameters() const;
   int64_t parameter_count() const;
+  /// Where its first parameter lies, as all do that were made together; cpu without any.
+  Device device() const;
 
   /// Training or evaluation mode, of the whole tree (batch norm is what differs).
   void train(bool on = true);

@@ -13,13 +13,15 @@ namespace {
 /// Each row becomes one-hot at its maximum (the first of equals).
 void harden(const Tensor& q) {
   if (q.device() == Device::meta) return;
+  const Tensor rows = q.to(Device::cpu);
   const int64_t k = q.dim(1);
   for (int64_t r = 0; r < q.dim(0); ++r) {
-    float* row = q.data<float>().data() + r * k;
+    float* row = rows.data<float>().data() + r * k;
     const int64_t best = std::max_element(row, row + k) - row;
     std::fill(row, row + k, 0.f);
     row[best] = 1.f;
   }
+  if (q.device() != Device::cpu) q.copy_from(rows);
 }
 
 /// The whole resolutions, from the first, that hold so many images.
@@ -57,7 +59,8 @@ bool SwAV::queue_in_use(int64_t iteration) const {
   const Tensor oldest = queues_.front().slice(options_.queue_length - 1, options_.queue_length);
   if (oldest.device() == Device::meta) return true;  // a rehearsal is of the dearest step
   // A queue begins as zeros and embeddings are never zero: it is full once its last row is written.
-  return std::ranges::any_of(oldest.data<float>(), [](float v) { return v != 0.f; });
+  const Tensor row = oldest.to(Device::cpu);
+  return std::ranges::any_of(row.data<float>(), [](float v) { return v != 0.f; });
 }
 
 void SwAV::push(size_t queue, const Tensor& embeddings) {

@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <saccade/core/batch_upload.h>
 #include <saccade/core/io/checkpoint.h>
 #include <saccade/core/io/safetensors.h>
 #include <saccade/core/layer.h>
@@ -26,7 +27,10 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 }  // namespace
 
 Trainer::Trainer(SwAV& model, const optim::Recipe& recipe, TrainerOptions options)
-    : model_(model), options_(std::move(options)), optimizer_(recipe.build(model.named_parameters())) {
+    : model_(model),
+      options_(std::move(options)),
+      optimizer_(recipe.build(model.named_parameters())),
+      upload_(model.device()) {
   if (options_.epochs < 1 && options_.iterations < 1) fail("Trainer: neither epochs nor iterations to train for");
   check(step_options());
   if (options_.precision == DType::f16) loss_scale_.emplace(options_.loss_scale);
@@ -85,15 +89,17 @@ FitResult Trainer::fit(BatchSource source, const std::filesystem::path& folder) 
   return {.iterations = iterations, .interrupted = false};
 }
 
-void Trainer::look_at(int64_t iteration, float loss, const StepTensors& seen, const std::filesystem::path& folder) {
-  if ((monitor_ && monitor_->due(iteration)) || !std::isfinite(loss)) {
-    std::vector<HealthMessage> messages;
-    if (monitor_) messages = monitor_->observe(iteration, loss, seen, model_.queue_in_use(iteration));
-    for (const Observer& o : observers_) {
-      if (o.on_health && monitor_) o.on_health(monitor_->last());
-      if (o.on_message)
-        for (const HealthMessage& m : messages) o.on_message(m);
-    }
+void Trainer::look_at(int64_t iteration, float loss, const StepTensors& step, const std::filesystem::path& folder) {
+  if ((!monitor_ || !monitor_->due(iteration)) && std::isfinite(loss)) return;
+  const DeviceScope here(Device::cpu);
+  StepTensors seen = step;
+  for (Tensor* t : {&seen.embeddings, &seen.scores, &seen.assignments}) *t = t->to(Device::cpu);
+  std::vector<HealthMessage> messages;
+  if (monitor_) messages = monitor_->observe(iteration, loss, seen, model_.queue_in_use(iteration));
+  for (const Observer& o : observers_) {
+    if (o.on_health && monitor_) o.on_health(monitor_->last());
+    if (o.on_message)
+      for (const HealthMessage& m : messages) o.on_message(m);
   }
   if (std::isfinite(loss)) return;
   std::string where;
@@ -112,7 +118,7 @@ void Trainer::step(BatchSource& source, const std::filesystem::path& folder, int
   const auto start = std::chrono::steady_clock::now();
   std::vector<Batch> batches;
   int64_t images = 0;
-  for (int64_t i = 0; i < options_.accumulate; ++i) images += batches.emplace_back(source.next()).size();
+  for (int64_t i = 0; i < options_.accumulate; ++i) images += batches.emplace_back(upload_(source.next())).size();
   const double waited = seconds_since(start);
   const float lr = learning_rate(iteration, iterations);
   const StepResult result =

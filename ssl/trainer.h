@@ -1,6 +1,6 @@
 #pragma once
 
-#include <saccade/core/batch.h>
+#include <saccade/core/batch_upload.h>
 #include <saccade/nn/optim/optimizer.h>
 #include <saccade/ssl/health.h>
 #include <saccade/ssl/swav.h>
@@ -123,6 +123,7 @@ class Trainer {
   SwAV& model_;
   TrainerOptions options_;
   std::unique_ptr<optim::Optimizer> optimizer_;
+  BatchUpload upload_;
   std::optional<optim::LossScale> loss_scale_;
   std::unique_ptr<HealthMonitor> monitor_;
   std::vector<Observer> observers_;

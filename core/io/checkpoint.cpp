@@ -24,9 +24,9 @@ std::string hash_of(const void* data, size_t bytes) {
 
 /// What the manifest says of a tensor. Type and shape are there because bytes alone do not tell (2, 3) from (3, 2).
 std::string fingerprint(const Tensor& tensor) {
-  if (tensor.device() != Device::cpu) throw Error("checkpoint: a meta tensor has no data to save");
-  return fmt::format("{} {} {}", name_of(tensor.dtype()), to_string(tensor.shape()),
-                     hash_of(tensor.raw(), tensor.bytes()));
+  if (tensor.device() == Device::meta) throw Error("checkpoint: a meta tensor has no data to save");
+  const Tensor here = tensor.to(Device::cpu);
+  return fmt::format("{} {} {}", name_of(here.dtype()), to_string(here.shape()), hash_of(here.raw(), here.bytes()));
 }
 
 fs::path path_of(const fs::path& folder, int64_t step) { return folder / fmt::format("step-{:08}.ckpt", step); }

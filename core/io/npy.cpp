@@ -85,7 +85,8 @@ void write_npy(const std::filesystem::path& path, const Tensor& tensor) {
                                        [&](const Described& each) { return each.dtype == tensor.dtype(); });
   if (described == std::end(kDescriptions))
     throw Error(fmt::format("write_npy: NumPy has no type {}; cast the tensor to f32", name_of(tensor.dtype())));
-  if (tensor.device() != Device::cpu) throw Error("write_npy: a meta tensor has no data to write");
+  if (tensor.device() == Device::meta) throw Error("write_npy: a meta tensor has no data to write");
+  const Tensor here = tensor.to(Device::cpu);
   // A tuple of one has a comma in Python.
   std::string header =
       fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': ({}{}), }}", described->description,
@@ -99,7 +100,7 @@ void write_npy(const std::filesystem::path& path, const Tensor& tensor) {
     file.write("\x01\0", 2);
     file.write(&length, sizeof(length));
     file.write(header);
-    file.write(tensor.raw(), tensor.bytes());
+    file.write(here.raw(), here.bytes());
   });
 }
 
@@ -148,9 +149,12 @@ Tensor read_npy(const std::filesystem::path& path) try {
   if (bytes != file.size() - prefix - length)
     throw Error(fmt::format("its shape {} needs {} bytes of data, it has {}", to_string(*shape), bytes,
                             file.size() - prefix - length));
-  Tensor tensor = Tensor::empty(*shape, *dtype);
-  if (tensor.device() == Device::cpu) file.read(prefix + length, tensor.raw(), tensor.bytes());
-  return tensor;
+  const Device device = DeviceScope::current();
+  if (device == Device::meta) return Tensor::empty(*shape, *dtype);
+  const DeviceScope here(Device::cpu);
+  const Tensor tensor = Tensor::empty(*shape, *dtype);
+  file.read(prefix + length, tensor.raw(), tensor.bytes());
+  return tensor.to(device);
 } catch (const OutOfMemory&) {
   throw;
 } catch (const Error& error) {

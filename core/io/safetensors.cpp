@@ -44,14 +44,20 @@ Safetensors load_safetensors(const std::filesystem::path& path) {
   const InputFile file(path);
   Safetensors result{{}, std::move(header.metadata)};
   result.tensors.reserve(header.entries.size());
+  const Device device = DeviceScope::current();
   for (const SafetensorsEntry& entry : header.entries) {
     const std::optional<DType> dtype = dtype_named(entry.type);
     if (!dtype)
       throw Error(fmt::format("{}: tensor '{}' has the type {}; only F32, F16, BF16, I32, I64 and U8 can be loaded",
                               path.string(), entry.name, entry.type));
+    if (device == Device::meta) {
+      result.tensors.push_back({entry.name, Tensor::empty(entry.shape, *dtype)});
+      continue;
+    }
+    const DeviceScope here(Device::cpu);
     const Tensor tensor = Tensor::empty(entry.shape, *dtype);
-    if (tensor.device() == Device::cpu) file.read(header.data_offset + entry.begin, tensor.raw(), tensor.bytes());
-    result.tensors.push_back({entry.name, tensor});
+    file.read(header.data_offset + entry.begin, tensor.raw(), tensor.bytes());
+    result.tensors.push_back({entry.name, tensor.to(device)});
   }
   return result;
 }
@@ -60,7 +66,7 @@ void save_safetensors(const std::filesystem::path& path, std::span<const NamedTe
                       const Metadata& metadata) {
   std::vector<const NamedTensor*> order;
   for (const NamedTensor& each : tensors) {
-    if (!each.tensor.defined() || each.tensor.device() != Device::cpu)
+    if (!each.tensor.defined() || each.tensor.device() == Device::meta)
       throw Error(fmt::format("save_safetensors: tensor '{}' has no data to save", each.name));
     order.push_back(&each);
   }
@@ -91,7 +97,10 @@ void save_safetensors(const std::filesystem::path& path, std::span<const NamedTe
     const uint64_t length = header.size();
     file.write(&length, sizeof(length));
     file.write(header);
-    for (const NamedTensor* each : order) file.write(each->tensor.raw(), each->tensor.bytes());
+    for (const NamedTensor* each : order) {
+      const Tensor here = each->tensor.to(Device::cpu);
+      file.write(here.raw(), here.bytes());
+    }
   });
 }
 

@@ -44,6 +44,9 @@ class CpuBackend final : public Backend {
                          void* dx) override;
   void fill(DType, int64_t n, float value, void* y) override;
   void copy(size_t bytes, const void* x, void* y) override;
+  void to_host(size_t bytes, const void* x, void* host) override;
+  void from_host(size_t bytes, const void* host, void* y) override;
+  void synchronize() override {}
   void cast(DType from, DType to, int64_t n, const void* x, void* y) override;
   void add(DType, int64_t n, const void* a, const void* b, void* y) override;
   void scale(DType, int64_t n, const void* x, float factor, void* y) override;

@@ -89,6 +89,9 @@ void CpuBackend::copy(size_t bytes, const void* x, void* y) {
   if (bytes > 0) std::memcpy(y, x, bytes);
 }
 
+void CpuBackend::to_host(size_t bytes, const void* x, void* host) { copy(bytes, x, host); }
+void CpuBackend::from_host(size_t bytes, const void* host, void* y) { copy(bytes, host, y); }
+
 void CpuBackend::cast(DType from, DType to, int64_t n, const void* x, void* y) {
   if (from == to) return copy(static_cast<size_t>(n) * size_of(from), x, y);
   if (is_floating(from) && is_floating(to)) return elementwise().cast(from, to, n, x, y);

@@ -204,6 +204,8 @@ void MetaBackend::max_pool_backward(const Conv2d& window, std::span<const Segmen
 void MetaBackend::fill(DType dtype, int64_t n, float, void*) { moved(bytes_of(dtype, n), dtype); }
 
 void MetaBackend::copy(size_t bytes, const void*, void*) { moved(2. * static_cast<double>(bytes), DType::u8); }
+void MetaBackend::to_host(size_t, const void*, void*) {}
+void MetaBackend::from_host(size_t, const void*, void*) {}
 
 void MetaBackend::cast(DType from, DType to, int64_t n, const void*, void*) {
   moved(bytes_of(from, n) + bytes_of(to, n), from == DType::f32 ? to : from, CallKind::cast);

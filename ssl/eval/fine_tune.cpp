@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 #include <saccade/core/autograd.h>
+#include <saccade/core/batch_upload.h>
 #include <saccade/core/layer.h>
 #include <saccade/core/ops.h>
 #include <saccade/core/random.h>
@@ -64,6 +65,8 @@ void copy_weights(const nn::Module& from, const nn::Module& to) {
 
 Classifier fine_tune(std::shared_ptr<nn::Trunk> trunk, const std::function<Batch(int64_t)>& batches,
                      const FineTuneOptions& options) {
+  const DeviceScope device(trunk->device());
+  BatchUpload upload(trunk->device());
   const nn::Init init{.seed = options.seed, .path = "classifier"};
   Classifier result{.trunk = trunk,
                     .weight = init.normal("weight", {options.classes, trunk->out_channels()}, 0.01).requires_grad_(),
@@ -78,7 +81,7 @@ Classifier fine_tune(std::shared_ptr<nn::Trunk> trunk, const std::function<Batch
 
   trunk->train();
   for (int64_t iteration = 0; iteration < options.iterations; ++iteration) {
-    const Batch batch = batches(iteration);
+    const Batch batch = upload(batches(iteration));
     optimizer.zero_grad();
     const Tensor logits = linear(trunk->features(batch.images), result.weight, result.bias);
     cross_entropy(logits, labels_of_crops(batch, options.classes)).backward();
@@ -91,7 +94,8 @@ Classifier fine_tune(std::shared_ptr<nn::Trunk> trunk, const std::function<Batch
 }
 
 std::vector<int> Classifier::classify(const ImageRange& images, int64_t count, int64_t batch) const {
-  return LinearProbe{.weight = weight, .bias = bias}.classify(features(*trunk, images, count, batch));
+  return LinearProbe{.weight = weight.to(Device::cpu), .bias = bias.to(Device::cpu)}.classify(
+      features(*trunk, images, count, batch));
 }
 
 }  // namespace saccade::ssl

@@ -10,7 +10,8 @@ std::vector<PrototypeImages> images_of_prototypes(const Tensor& prototypes, cons
                                                   int64_t images_each) {
   std::vector<PrototypeImages> all(static_cast<size_t>(prototypes.dim(0)));
   for (size_t k = 0; k < all.size(); ++k) all[k].prototype = static_cast<int64_t>(k);
-  for (const int32_t k : nearest(prototypes, embeddings, 1).index) ++all[static_cast<size_t>(k)].nearest_of;
+  for (const int32_t k : nearest(prototypes.to(Device::cpu), embeddings, 1).index)
+    ++all[static_cast<size_t>(k)].nearest_of;
   std::erase_if(all, [](const PrototypeImages& p) { return p.nearest_of == 0; });
   std::ranges::stable_sort(all, std::ranges::greater{}, &PrototypeImages::nearest_of);
 

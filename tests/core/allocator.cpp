@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <saccade/core/allocator.h>
+#include <saccade/kernels/memory.h>
 #include <saccade/core/layer.h>
 #include <saccade/core/random.h>
 #include <saccade/core/tensor.h>
@@ -26,7 +27,7 @@ size_t resident(char* address, size_t bytes) {
 }
 
 TEST(Allocator, ReusesFreedMemoryAndMergesNeighbours) {
-  Allocator a(true);
+  Allocator a(&kernels::cpu_memory());
   const auto x = a.allocate(1000, Tag::activations), y = a.allocate(2000, Tag::activations),
              z = a.allocate(64, Tag::activations);
   const int64_t reserved = a.stats().reserved;
@@ -41,7 +42,7 @@ TEST(Allocator, ReusesFreedMemoryAndMergesNeighbours) {
 }
 
 TEST(Allocator, CountsLiveAndPeakByTag) {
-  Allocator a(true);
+  Allocator a(&kernels::cpu_memory());
   const auto p = a.allocate(100, Tag::parameters);  // rounded to 128
   const auto w = a.allocate(64, Tag::workspace);
   a.release(w);
@@ -55,7 +56,7 @@ TEST(Allocator, CountsLiveAndPeakByTag) {
 }
 
 TEST(Allocator, RefusesToGrowBeyondItsBudget) {
-  Allocator a(true);
+  Allocator a(&kernels::cpu_memory());
   a.set_budget(1 << 20);
   const auto half = a.allocate(1 << 19, Tag::parameters);
   EXPECT_THROW(a.allocate(1 << 20, Tag::activations), OutOfMemory);
@@ -64,14 +65,14 @@ TEST(Allocator, RefusesToGrowBeyondItsBudget) {
 }
 
 TEST(Allocator, RefusesWhatNoMachineHas) {
-  Allocator a(true);
+  Allocator a(&kernels::cpu_memory());
   EXPECT_THROW(a.allocate(size_t{1} << 60, Tag::activations), OutOfMemory);
   EXPECT_THROW(a.allocate(~size_t{0}, Tag::activations), OutOfMemory);
   a.release(a.allocate(100, Tag::activations));
 }
 
 TEST(Allocator, KeepsWhatLastsApartFromWhatPasses) {
-  Allocator a(true);
+  Allocator a(&kernels::cpu_memory());
   const auto first = a.allocate(1 << 20, Tag::activations), second = a.allocate(1 << 20, Tag::activations);
   a.release(first);
   const auto state = a.allocate(1 << 10, Tag::optimizer);  // not into the hole
@@ -94,7 +95,7 @@ TEST(Allocator, KeepsWhatLastsApartFromWhatPasses) {
 TEST(Allocator, UnderABudgetPiecesMakeRoomForAWhole) {
   constexpr size_t mib = 1 << 20;
   for (const bool backed : {true, false}) {
-    Allocator a(backed);
+    Allocator a(backed ? &kernels::cpu_memory() : nullptr);
     a.set_budget(32 * mib);
     std::vector<Allocator::Block> blocks;
     for (int i = 0; i < 8; ++i) {
@@ -126,7 +127,7 @@ TEST(Allocator, UnderABudgetPiecesMakeRoomForAWhole) {
 
 TEST(Allocator, KeepsATightBudgetOnMetaExactlyAsInMemory) {
   constexpr size_t mib = 1 << 20, budget = 64 * mib;
-  Allocator real(true), meta(false);
+  Allocator real(&kernels::cpu_memory()), meta(nullptr);
   real.set_budget(budget);
   meta.set_budget(budget);
   Philox random(5);
@@ -168,7 +169,7 @@ TEST(Allocator, KeepsATightBudgetOnMetaExactlyAsInMemory) {
 }
 
 TEST(Allocator, RemembersWhoAskedForTheLargestBlocks) {
-  Allocator a(true);
+  Allocator a(&kernels::cpu_memory());
   std::vector<Allocator::Block> blocks;
   for (const size_t bytes : {300, 5000, 200, 5000}) {
     const LayerScope layer(bytes == 200 ? "trunk.stem" : "head");
@@ -229,7 +230,7 @@ TEST(Allocator, ReportsWhatWasAskedByWhomAndWhatFillsTheMemory) {
 }
 
 TEST(Allocator, FailsOnceWhereItIsTold) {
-  Allocator a(true);
+  Allocator a(&kernels::cpu_memory());
   a.fail_at(2);
   const auto x = a.allocate(100, Tag::activations);
   EXPECT_THROW(a.allocate(100, Tag::activations), OutOfMemory);
@@ -243,7 +244,7 @@ TEST(Allocator, FailsOnceWhereItIsTold) {
 }
 
 TEST(Allocator, TrimEndsTheArenaBehindTheLastBlockInUse) {
-  Allocator a(true);
+  Allocator a(&kernels::cpu_memory());
   const auto x = a.allocate(1 << 20, Tag::activations), y = a.allocate(1 << 20, Tag::activations);
   EXPECT_EQ(a.stats().peak_reserved, 2 << 20);
   a.release(y);
@@ -259,7 +260,7 @@ TEST(Allocator, TrimEndsTheArenaBehindTheLastBlockInUse) {
 }
 
 TEST(Allocator, TouchesNothingBeyondItsEnd) {
-  Allocator a(true);
+  Allocator a(&kernels::cpu_memory());
   std::vector<Allocator::Block> blocks;
   for (int i = 0; i < 40; ++i) {  // past the first 64 MiB that are made accessible, ending within the next
     blocks.push_back(a.allocate((2 << 20) + 12345, Tag::activations));
@@ -277,7 +278,7 @@ TEST(Allocator, TouchesNothingBeyondItsEnd) {
 }
 
 TEST(Allocator, MetaCountsExactlyAsReal) {
-  Allocator real(true), meta(false);
+  Allocator real(&kernels::cpu_memory()), meta(nullptr);
   Philox random(3);
   std::vector<std::pair<Allocator::Block, Allocator::Block>> live;
   for (int i = 0; i < 3000; ++i) {

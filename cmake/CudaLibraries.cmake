@@ -1,0 +1,15 @@
+# saccade::cuda: the toolkit's headers and the libraries that the CUDA backend calls. Needed here, and by every project
+# that links an installed Saccade with CUDA.
+if(SACCADE_NVCC)
+  get_filename_component(saccade_nvcc_path ${SACCADE_NVCC} REALPATH)
+  set(CUDAToolkit_NVCC_EXECUTABLE ${saccade_nvcc_path})
+endif()
+find_package(CUDAToolkit 12.5 QUIET)
+find_path(CUDNN_INCLUDE_DIR cudnn.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+find_library(CUDNN_LIBRARY cudnn HINTS ${CUDAToolkit_LIBRARY_DIR})
+if(CUDAToolkit_FOUND AND CUDNN_INCLUDE_DIR AND CUDNN_LIBRARY AND NOT TARGET saccade::cuda)
+  add_library(saccade::cuda INTERFACE IMPORTED)
+  set_target_properties(saccade::cuda PROPERTIES
+    INTERFACE_INCLUDE_DIRECTORIES "${CUDAToolkit_INCLUDE_DIRS};${CUDNN_INCLUDE_DIR}"
+    INTERFACE_LINK_LIBRARIES "CUDA::cudart_static;CUDA::cublasLt;${CUDNN_LIBRARY}")
+endif()
