@@ -1,0 +1,90 @@
+// A whole training on the doubles and the emulator, against the CPU backend's.
+#include <gtest/gtest.h>
+#include <saccade/core/batch_upload.h>
+#include <saccade/nn/optim/optimizer.h>
+#include <saccade/ssl/train_step.h>
+#include <ssl/tiny.h>
+
+#include "device_under_test.h"
+
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <optional>
+
+namespace saccade::testing {
+namespace {
+
+constexpr int64_t kIterations = 20;
+
+struct Run {
+  std::vector<float> losses;
+  std::vector<Tensor> parameters;  ///< on the CPU
+};
+
+/// A tiny RegNetY, crops of two resolutions, a queue, LARC.
+Run train(Device device, DType precision, bool recompute = false) {
+  Run run;
+  std::shared_ptr<nn::RegNet> trunk;
+  std::unique_ptr<ssl::SwAV> model;
+  ssl::SwAVOptions options = tiny_options();
+  options.queue_length = 32;
+  options.queue_start_iteration = 3;
+  options.freeze_prototypes_iterations = 4;
+  {
+    const DeviceScope scope(device);
+    trunk = tiny_trunk();
+    model = std::make_unique<ssl::SwAV>(trunk, options, 1);
+  }
+  if (recompute) {
+    std::vector<plan::Step> steps;
+    for (size_t unit = 0; unit < trunk->unit_count(); ++unit)
+      steps.push_back({.is_run = true,
+                       .layer = unit,
+                       .last = unit + 1,
+                       .inside = {{.layer = unit, .last = unit + 1, .mode = unit % 2}}});
+    trunk->follow(steps);
+  }
+  const auto optimizer = optim::larc_sgd({.weight_decay = 1e-6f}).build(model->named_parameters());
+  std::optional<optim::LossScale> scale;
+  if (precision == DType::f16) scale.emplace(1024.f);
+  BatchUpload upload(device);
+  model->train();
+  for (int64_t i = 0; i < kIterations; ++i) {
+    const std::vector<Batch> batches{upload(tiny_batch(i))};
+    const ssl::StepResult step = ssl::train_step(*model, *optimizer, batches, i, 0.3f, {.precision = precision},
+                                                 scale ? &*scale : nullptr);
+    EXPECT_FALSE(step.skipped) << i;
+    run.losses.push_back(step.loss);
+  }
+  for (const NamedTensor& t : model->named_tensors()) run.parameters.push_back(t.tensor.to(Device::cpu));
+  return run;
+}
+
+void expect_losses(const Run& got, const Run& expected, double tolerance) {
+  for (size_t i = 0; i < expected.losses.size(); ++i)
+    EXPECT_NEAR(got.losses[i], expected.losses[i], tolerance) << "iteration " << i;
+  EXPECT_LT(expected.losses.back(), expected.losses.front());
+  EXPECT_EQ(complaint(), "");
+}
+
+// Roundings differ, and twenty steps of training multiply them.
+TEST(CudaTraining, LossesAreTheCpusInF32) {
+  expect_losses(train(Device::cuda, DType::f32), train(Device::cpu, DType::f32), 2e-3);
+}
+
+TEST(CudaTraining, LossesAreTheCpusInF16WithLossScaling) {
+  expect_losses(train(Device::cuda, DType::f16), train(Device::cpu, DType::f16), 3e-2);
+}
+
+TEST(CudaTraining, RecomputationChangesNoBit) {
+  for (const DType precision : {DType::f32, DType::f16}) {
+    const Run kept = train(Device::cuda, precision), again = train(Device::cuda, precision, true);
+    EXPECT_EQ(kept.losses, again.losses);
+    for (size_t i = 0; i < kept.parameters.size(); ++i)
+      EXPECT_EQ(std::memcmp(kept.parameters[i].raw(), again.parameters[i].raw(), kept.parameters[i].bytes()), 0) << i;
+  }
+}
+
+}  // namespace
+}  // namespace saccade::testing
