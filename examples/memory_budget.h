@@ -7,11 +7,15 @@
 #include <saccade/core/allocator.h>
 #include <saccade/core/bytes.h>
 #include <saccade/core/plan/calibration.h>
+#include <saccade/core/plan/device_model.h>
+#include <saccade/kernels/cuda_device.h>
 #include <saccade/ssl/plan.h>
 #include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
+#include <memory>
+#include <optional>
 #include <string>
 
 namespace saccade::program {
@@ -27,22 +31,48 @@ inline std::filesystem::path calibration_cache() {
 
 inline int64_t machine_memory() { return int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE); }
 
-/// Has the trunk recompute what `budget` bytes of the whole process demand, and the allocator refuse more. Throws with
-/// the smallest budget that would do.
+/// A GPU's times, by its description: that of the kind whose name is in its own, else of the A100.
+inline plan::DeviceDescription description_of(const std::string& gpu) {
+  for (const char* kind : {"V100", "A100", "H100"})
+    if (gpu.find(kind) != std::string::npos)
+      for (const std::string& name : plan::device_names())
+        if (plan::device_description(name).name.find(kind) != std::string::npos) return plan::device_description(name);
+  return plan::device_description("a100-40gb");
+}
+
+/// What of a device's memory is not the arena's to use.
+inline int64_t overhead_of(Device device) {
+  if (device == Device::cpu) return ssl::process_overhead();
+  const kernels::CudaDevice gpu = kernels::cuda_device();
+  return static_cast<int64_t>(gpu.memory - gpu.free) - allocator(device).stats().reserved;
+}
+inline int64_t memory_of(Device device) {
+  return device == Device::cpu ? machine_memory() : static_cast<int64_t>(kernels::cuda_device().memory);
+}
+
+/// Has the trunk recompute what `budget` bytes of the device's memory demand (on the CPU: of the whole process), and
+/// the allocator refuse more. Throws with the smallest budget that would do.
 /// @return a line on what was planned
-inline std::string keep_budget(const ssl::StepSpec& spec, nn::Trunk& trunk, int64_t budget) {
-  plan::Calibration time({.cache = calibration_cache()});
-  ssl::Planner planner(spec, time);
-  planner.rehearse({});  // all times are measured now, and what libraries generate is there
-  time.save();
-  time.release();
-  const int64_t overhead = ssl::process_overhead();
+inline std::string keep_budget(const ssl::StepSpec& spec, nn::Trunk& trunk, Device device, int64_t budget) {
+  std::unique_ptr<plan::TimeModel> time;
+  std::optional<plan::Calibration> measured;
+  if (device == Device::cpu)
+    measured.emplace(plan::CalibrationOptions{.cache = calibration_cache()});
+  else
+    time = std::make_unique<plan::DescribedDevice>(description_of(kernels::cuda_device().name));
+  ssl::Planner planner(spec, measured ? *measured : *time);
+  if (measured) {
+    planner.rehearse({});  // all times are measured now, and what libraries generate is there
+    measured->save();
+    measured->release();
+  }
+  const int64_t overhead = overhead_of(device);
   const ssl::StepPlan plan = planner.plan(budget - overhead);
   if (!plan.fits)
     throw Error(fmt::format("a step of {} images does not fit {}: the smallest memory budget for it is {}", spec.batch,
                             bytes_text(budget), bytes_text(planner.smallest_budget() + overhead)));
   trunk.follow(plan.steps);
-  allocator(Device::cpu).set_budget(static_cast<size_t>(budget - overhead));
+  allocator(device).set_budget(static_cast<size_t>(budget - overhead));
   const double plain = plan.rehearsal.seconds - plan.extra_seconds;
   return fmt::format("Memory: {} of {} ({} of activations at the peak); {}; {:.3g} s a step expected",
                      bytes_text(plan.rehearsal.arena + overhead), bytes_text(budget),
@@ -54,13 +84,14 @@ inline std::string keep_budget(const ssl::StepSpec& spec, nn::Trunk& trunk, int6
 }
 
 /// What would have helped a training that ran out of `limit` bytes.
-inline std::string advice(const ssl::StepSpec& spec, int64_t limit) {
-  plan::DescribedDevice cpu(plan::device_description("cpu"));
-  const int64_t overhead = ssl::process_overhead(), smallest = ssl::Planner(spec, cpu).smallest_budget() + overhead;
+inline std::string advice(const ssl::StepSpec& spec, Device device, int64_t limit) {
+  plan::DescribedDevice times(device == Device::cpu ? plan::device_description("cpu")
+                                                    : description_of(kernels::cuda_device().name));
+  const int64_t overhead = overhead_of(device), smallest = ssl::Planner(spec, times).smallest_budget() + overhead;
   if (smallest <= limit)
     return fmt::format("A step of this batch can be planned to fit: --memory-budget {} is the least that does.",
                        bytes_text(smallest));
-  const ssl::LargestBatch largest = ssl::largest_batch(spec, cpu, limit - overhead, spec.batch);
+  const ssl::LargestBatch largest = ssl::largest_batch(spec, times, limit - overhead, spec.batch);
   if (largest.batch > 0)
     return fmt::format("With recomputation a batch of {} fits: --batch {} --memory-budget {}.", largest.batch,
                        largest.batch, bytes_text(limit));
@@ -69,13 +100,13 @@ inline std::string advice(const ssl::StepSpec& spec, int64_t limit) {
 }
 
 /// Runs a training; if it runs out of memory, the error's report ends with what would have helped.
-/// @param budget  that was given, or 0: then the machine's memory is the limit
+/// @param budget  that was given, or 0: then the device's memory is the limit
 template <class Training>
-auto advised(const ssl::StepSpec& spec, int64_t budget, Training training) {
+auto advised(const ssl::StepSpec& spec, Device device, int64_t budget, Training training) {
   try {
     return training();
   } catch (OutOfMemory& error) {
-    error.advise(advice(spec, budget > 0 ? budget : machine_memory()));
+    error.advise(advice(spec, device, budget > 0 ? budget : memory_of(device)));
     throw;
   }
 }

@@ -78,7 +78,7 @@ struct Settings {
     add(group, "--weight-decay", weight_decay, "Of all parameters");
     group = "Memory";
     add(group, "--memory-budget", memory_budget,
-        "Of the whole process, e.g. 14GiB: the step is planned to fit (what does not is computed twice), the optimizer "
+        "Of the whole process, or of the GPU's memory, e.g. 14GiB: the step is planned to fit (what does not is computed twice), the optimizer "
         "runs within backward where it can, and the budget is kept");
     program::type_name(add(group, "--precision", precision, "f32, bf16 or f16: of activations and products"));
     add(group, "--momentum", momentum, "f32, or bf16 for half the memory of larc's momentum")
@@ -147,9 +147,9 @@ int pretrain(CLI::App& app, Settings& s) {
       .channels = channels,
       .recipe = recipe,
       .options = {.precision = s.train.precision, .fuse_optimizer = fusible, .accumulate = s.train.accumulate},
-      .loader_batches = data::batches_in_memory(loader.options())};
+      .loader_batches = device == Device::cpu ? data::batches_in_memory(loader.options()) : 2};
   std::string planned;
-  if (budget > 0) planned = program::keep_budget(step, *trunk, budget);
+  if (budget > 0) planned = program::keep_budget(step, *trunk, device, budget);
 
   const auto made = program::on(device, [&] { return std::make_unique<ssl::SwAV>(trunk, s.swav, s.seed); });
   ssl::SwAV& model = *made;
@@ -184,7 +184,7 @@ int pretrain(CLI::App& app, Settings& s) {
       "{} images, {} iterations an epoch; {}: {} parameters, {} features; {} prototypes, lr {:.3g}", source.size(),
       per_epoch, s.trunk, trunk->parameter_count(), trunk->out_channels(), s.swav.prototypes, s.train.lr));
   if (!planned.empty()) reporter.say(planned);
-  const ssl::FitResult result = program::advised(step, budget, [&] { return reporter.run(trainer, loader); });
+  const ssl::FitResult result = program::advised(step, device, budget, [&] { return reporter.run(trainer, loader); });
   if (result.interrupted) {
     reporter.say(fmt::format("To go on: saccade-pretrain --run {}", program::shell_quoted(s.run)));
   } else {

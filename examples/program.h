@@ -8,6 +8,7 @@
 #include <saccade/core/allocator.h>
 #include <saccade/core/tensor.h>
 #include <saccade/kernels/cuda_device.h>
+#include <saccade/kernels/rehearsal.h>
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
@@ -96,6 +97,7 @@ struct Machine {
     if (index < 0 || (device != "auto" && device != "cuda" && !device.starts_with("cuda:")))
       throw Error(fmt::format("--device {}: expected auto, cpu, cuda or cuda:0, cuda:1, ...", device));
     kernels::select_cuda_device(index);
+    kernels::rehearse(Device::cuda);
     return Device::cuda;
   }
 };

@@ -6,18 +6,36 @@
 #include <saccade/kernels/cuda_device.h>
 #include <saccade/kernels/error.h>
 #include <saccade/kernels/meta/meta_backend.h>
+#include <saccade/kernels/rehearsal.h>
 
 #include <cstdlib>
 #include <string_view>
 
 namespace saccade::kernels {
 
-Backend& backend(Device device) {
+namespace {
+
+CpuBackend& cpu_backend() {
   static CpuBackend cpu;
-  static MetaBackend meta(cpu);
   cpu_isa();  // caps oneDNN, which must happen before its first primitive
+  return cpu;
+}
+
+MetaBackend& meta_backend() {
+  static MetaBackend meta(cpu_backend());
+  return meta;
+}
+
+}  // namespace
+
+Backend& backend(Device device) {
   if (device == Device::cuda) return cuda_backend();
-  return device == Device::meta ? static_cast<Backend&>(meta) : cpu;
+  return device == Device::meta ? static_cast<Backend&>(meta_backend()) : cpu_backend();
+}
+
+void rehearse(Device device) {
+  if (device == Device::meta) throw Error("rehearse: the meta backend cannot rehearse itself");
+  meta_backend().rehearse(backend(device));
 }
 
 Cost& meta_cost() {

@@ -20,6 +20,14 @@ CudaStatus cuda_status();
 /// Which device this process uses (0 otherwise). Throws Error where there is no such device, or another is in use.
 void select_cuda_device(int index);
 
+/// The selected device, opened. Bytes.
+struct CudaDevice {
+  std::string name;
+  size_t memory = 0;  ///< in all
+  size_t free = 0;    ///< neither other processes, nor CUDA itself, nor the arena have it
+};
+CudaDevice cuda_device();
+
 /// The backend of the selected device, opened at the first call: streams, cuBLASLt and cuDNN. Throws Error where there
 /// is no device. All its calls go to one stream, in order, and return before they are done; to_host() and
 /// synchronize() wait. One thread at a time may use it.

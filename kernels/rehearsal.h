@@ -3,6 +3,7 @@
 #include <saccade/kernels/assignment.h>
 #include <saccade/kernels/batch_norm.h>
 #include <saccade/kernels/conv.h>
+#include <saccade/kernels/device.h>
 #include <saccade/kernels/matmul.h>
 #include <saccade/kernels/segments.h>
 
@@ -13,6 +14,9 @@
 /// What the meta backend tells whoever listens: each call of a rehearsed program, with what it would take to time it.
 
 namespace saccade::kernels {
+
+/// Which device the meta backend rehearses, of this process: its calls ask for that one's workspaces. The CPU at first.
+void rehearse(Device device);
 
 /// Kinds of calls. The first group is told apart call by call; of the second only the traffic counts.
 enum class CallKind : uint8_t {

@@ -10,6 +10,7 @@ constexpr const char* kSentence = "this build of Saccade has no CUDA: it was mad
 
 CudaStatus cuda_status() { return {.devices = 0, .why_none = kSentence}; }
 void select_cuda_device(int) { throw Error(kSentence); }
+CudaDevice cuda_device() { throw Error(kSentence); }
 Backend& cuda_backend() { throw Error(kSentence); }
 Memory& cuda_memory() { throw Error(kSentence); }
 

@@ -90,4 +90,11 @@ void select_cuda_device(int index) {
   cuda::selected = index;
 }
 
+CudaDevice cuda_device() {
+  const cuda::Runtime& runtime = cuda::runtime();
+  CudaDevice device{.name = runtime.properties.name};
+  cuda::check(cudaMemGetInfo(&device.free, &device.memory), "ask how much memory is free");
+  return device;
+}
+
 }  // namespace saccade::kernels

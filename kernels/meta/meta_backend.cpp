@@ -107,7 +107,7 @@ MetaListenScope::~MetaListenScope() { listener = previous_; }
 Device MetaBackend::device() const { return Device::meta; }
 
 size_t MetaBackend::conv2d_workspace(const Conv2d& conv, std::span<const Segment> in, ConvPass pass) const {
-  return rehearsed_.conv2d_workspace(conv, in, pass);
+  return rehearsed_->conv2d_workspace(conv, in, pass);
 }
 
 void MetaBackend::conv2d_forward(const Conv2d& conv, std::span<const Segment> in, const void*, const void*, void*,
@@ -125,7 +125,7 @@ void MetaBackend::conv2d_backward_weight(const Conv2d& conv, std::span<const Seg
   convolution(CallKind::conv_backward_weight, conv, in, DType::f32);
 }
 
-size_t MetaBackend::matmul_workspace(const MatMul& spec) const { return rehearsed_.matmul_workspace(spec); }
+size_t MetaBackend::matmul_workspace(const MatMul& spec) const { return rehearsed_->matmul_workspace(spec); }
 
 void MetaBackend::matmul(const MatMul& spec, const void*, const void*, const void* bias, void*, void*) {
   const double passes_over_c = spec.beta == 0.f ? 1. : 2.;
@@ -139,7 +139,7 @@ void MetaBackend::matmul(const MatMul& spec, const void*, const void*, const voi
 }
 
 size_t MetaBackend::batch_norm_workspace(const BatchNorm& spec, std::span<const Segment> segments) const {
-  return rehearsed_.batch_norm_workspace(spec, segments);
+  return rehearsed_->batch_norm_workspace(spec, segments);
 }
 
 void MetaBackend::batch_norm_forward(const BatchNorm& spec, std::span<const Segment> segments, const void*,
@@ -252,7 +252,7 @@ void MetaBackend::l2_normalize_backward(DType dtype, int64_t rows, int64_t chann
   moved(bytes_of(dtype, 3 * rows * channels) + floats(rows), dtype);
 }
 
-size_t MetaBackend::sinkhorn_workspace(const Sinkhorn& spec) const { return rehearsed_.sinkhorn_workspace(spec); }
+size_t MetaBackend::sinkhorn_workspace(const Sinkhorn& spec) const { return rehearsed_->sinkhorn_workspace(spec); }
 
 void MetaBackend::sinkhorn_potentials(const Sinkhorn& spec, const float*, float*, void*) {
   report({.kind = CallKind::sinkhorn, .bytes = floats((spec.rows + 1) * spec.prototypes), .assignment = spec});

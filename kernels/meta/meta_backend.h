@@ -8,7 +8,9 @@ namespace saccade::kernels {
 /// each call would cost (meta_cost()).
 class MetaBackend final : public Backend {
  public:
-  explicit MetaBackend(const Backend& rehearsed) : rehearsed_(rehearsed) {}
+  explicit MetaBackend(const Backend& rehearsed) : rehearsed_(&rehearsed) {}
+  /// From now on another one is rehearsed.
+  void rehearse(const Backend& other) { rehearsed_ = &other; }
 
   Device device() const override;
   size_t conv2d_workspace(const Conv2d&, std::span<const Segment> in, ConvPass pass) const override;
@@ -76,7 +78,7 @@ class MetaBackend final : public Backend {
   void unscale(float factor, std::span<const GradientSlot>, float* nonfinite) override;
 
  private:
-  const Backend& rehearsed_;
+  const Backend* rehearsed_;
 };
 
 }  // namespace saccade::kernels
