@@ -31,7 +31,7 @@ struct Options {
   size_t memory_bytes = size_t{1} << 30;  ///< of each device; allocations beyond it fail
   int devices = 1;                        ///< 0 is a machine without any
 };
-/// In force from the next reset() on.
+/// The seed counts from the next reset() on, the rest at once.
 Options& options();
 
 /// As if the process had just started: drops all queues, memory, handles, counts, complaints and planned failures.
@@ -45,7 +45,7 @@ struct Live {
   int device_allocations = 0;  ///< cudaMalloc, cudaMallocAsync
   int reservations = 0;        ///< cuMemAddressReserve
   int mappings = 0;            ///< cuMemMap
-  int chunks = 0;              ///< cuMemCreate, until released and unmapped
+  int chunks = 0;              ///< cuMemCreate, until cuMemRelease
   int cublaslt = 0;            ///< handles, descriptors, layouts, preferences
   int cudnn = 0;               ///< handles, descriptors
   size_t device_bytes = 0;     ///< of memory in use
