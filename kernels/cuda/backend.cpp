@@ -231,7 +231,7 @@ class CudaBackend final : public Backend {
  private:
   Runtime& runtime_ = runtime();
   const cudaStream_t stream_ = runtime_.compute.get();
-  mutable CudnnConvolutions convolutions_{runtime_.cudnn};
+  mutable CudnnConvolutions convolutions_{runtime_.cudnn, stream_};
   MatrixProducts products_{runtime_.cublas};
   Scratch scratch_;
 };
