@@ -7,7 +7,13 @@ endif()
 find_package(CUDAToolkit 12.5 QUIET)
 find_path(CUDNN_INCLUDE_DIR cudnn.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
 find_library(CUDNN_LIBRARY cudnn HINTS ${CUDAToolkit_LIBRARY_DIR})
-if(CUDAToolkit_FOUND AND CUDNN_INCLUDE_DIR AND CUDNN_LIBRARY AND NOT TARGET saccade::cuda)
+# From 9.8 on cuDNN plans for a device that is only described.
+set(CUDNN_VERSION 0)
+if(EXISTS ${CUDNN_INCLUDE_DIR}/cudnn_version.h)
+  file(STRINGS ${CUDNN_INCLUDE_DIR}/cudnn_version.h saccade_cudnn REGEX "#define CUDNN_(MAJOR|MINOR) ")
+  string(REGEX REPLACE "[^0-9]*([0-9]+)[^0-9]+([0-9]+).*" "\\1.\\2" CUDNN_VERSION "${saccade_cudnn}")
+endif()
+if(CUDAToolkit_FOUND AND CUDNN_LIBRARY AND CUDNN_VERSION VERSION_GREATER_EQUAL 9.8 AND NOT TARGET saccade::cuda)
   add_library(saccade::cuda INTERFACE IMPORTED)
   set_target_properties(saccade::cuda PROPERTIES
     INTERFACE_INCLUDE_DIRECTORIES "${CUDAToolkit_INCLUDE_DIRS};${CUDNN_INCLUDE_DIR}"

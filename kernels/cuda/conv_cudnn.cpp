@@ -12,7 +12,7 @@ namespace saccade::kernels::cuda {
 namespace {
 
 constexpr size_t kAlignment = 256;  // of parts of the workspace
-/// What autotuning chooses from.
+/// So many of cuDNN's proposals are of interest.
 constexpr size_t kCandidates = 5;
 
 size_t aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
@@ -30,17 +30,31 @@ bool asked_to_tune() {
   return value != nullptr && *value != '\0' && std::string_view(value) != "0";
 }
 
-/// Weight gradients come in the dtype of the convolution, a segment at a time; what is behind the plan's own workspace.
+/// Weight gradients come in the dtype of the convolution, a part at a time; what is behind the plan's own workspace.
 struct WeightParts {
   size_t plan = 0, gradient = 0, sum = 0;  ///< bytes
   size_t total() const { return plan + gradient + sum; }
 };
-WeightParts weight_parts(const Conv2d& conv, size_t segments, size_t plan) {
+WeightParts weight_parts(const Conv2d& conv, size_t parts, size_t plan) {
   const auto elements = static_cast<size_t>(conv.weight_elements());
   const bool half = conv.dtype != DType::f32;
   return {.plan = aligned(plan),
           .gradient = half ? aligned(elements * size_of(conv.dtype)) : 0,
-          .sum = segments > 1 ? aligned(elements * sizeof(float)) : 0};
+          .sum = parts > 1 ? aligned(elements * sizeof(float)) : 0};
+}
+
+/// The most that a plan of these parts may take.
+size_t plan_workspace(std::span<const CudnnConvolutions::Part> parts) {
+  size_t most = 0;
+  for (const auto& part : parts)
+    for (const ConvPlan& plan : *part.plans) most = std::max(most, plan.workspace);
+  return most;
+}
+
+/// About half as many images; a multiple of 8, for the parts to begin at aligned addresses, while there are that many.
+int64_t fewer(int64_t images) {
+  const int64_t half = (images + 1) / 2;
+  return half > 8 ? half / 8 * 8 : half;
 }
 
 /// An event that notes the time.
@@ -65,26 +79,10 @@ class TimingEvent {
 
 }  // namespace
 
-std::vector<ConvPart> conv_parts(const Conv2d& conv, std::span<const Segment> in, ConvPass pass) {
-  std::vector<ConvPart> parts;
-  size_t image = 0, output = 0;
-  for (const Segment& segment : in) {
-    if (segment.n > 0)
-      parts.push_back({{.conv = conv,
-                        .in = segment,
-                        .pass = pass,
-                        .image_alignment = alignment_of(image),
-                        .output_alignment = alignment_of(output)},
-                       image,
-                       output});
-    image += static_cast<size_t>(segment.rows() * conv.in_channels) * size_of(conv.dtype);
-    output += static_cast<size_t>(conv.output(segment).rows() * conv.out_channels) * size_of(conv.dtype);
-  }
-  return parts;
-}
-
 CudnnConvolutions::CudnnConvolutions(cudnnHandle_t handle, cudaStream_t stream)
     : handle_(handle), stream_(stream), target_(handle), autotune_(asked_to_tune()) {}
+
+CudnnConvolutions::CudnnConvolutions(const std::string& properties) : target_(properties) {}
 
 std::vector<ConvPlan>& CudnnConvolutions::plans(const ConvProblem& p) {
   const Key key{{p.conv.in_channels, p.conv.out_channels, p.conv.kernel, p.conv.stride, p.conv.padding, p.conv.groups},
@@ -94,17 +92,60 @@ std::vector<ConvPlan>& CudnnConvolutions::plans(const ConvProblem& p) {
                 p.image_alignment,
                 p.output_alignment};
   auto known = plans_.find(key);
-  if (known == plans_.end())
-    known = plans_.emplace(key, target_.plans(p, kConvWorkspaceLimit, autotune_ ? kCandidates : 1)).first;
+  if (known == plans_.end()) {
+    std::vector<ConvPlan> plans = target_.plans(p, kCandidates);
+    // Without a measurement a plan off the tensor cores is no alternative to one on them.
+    if (!autotune_)
+      std::erase_if(plans, [on = plans.front().tensor_cores](const ConvPlan& plan) { return plan.tensor_cores != on; });
+    const size_t least = std::ranges::min_element(plans, {}, &ConvPlan::workspace)->workspace;
+    std::erase_if(plans, [&](const ConvPlan& plan) { return plan.workspace > std::max(kConvWorkspaceLimit, least); });
+    if (!autotune_) plans.resize(1);
+    known = plans_.emplace(key, std::move(plans)).first;
+  }
   return known->second;
 }
 
-size_t CudnnConvolutions::workspace(const Conv2d& conv, std::span<const Segment> in, ConvPass pass) {
+std::vector<CudnnConvolutions::Part> CudnnConvolutions::parts(const Conv2d& conv, std::span<const Segment> in,
+                                                              ConvPass pass) {
   const std::lock_guard lock(mutex_);
-  size_t most = 0;
-  for (const ConvPart& part : conv_parts(conv, in, pass))
-    for (const ConvPlan& plan : plans(part.problem)) most = std::max(most, plan.workspace);
-  return pass == ConvPass::backward_weight ? weight_parts(conv, in.size(), most).total() : most;
+  std::vector<Part> parts;
+  size_t image = 0, output = 0;
+  for (const Segment& segment : in) {
+    const Segment out = conv.output(segment);
+    const auto image_bytes = static_cast<size_t>(segment.h * segment.w * conv.in_channels) * size_of(conv.dtype);
+    const auto output_bytes = static_cast<size_t>(out.h * out.w * conv.out_channels) * size_of(conv.dtype);
+    int64_t together = segment.n;
+    for (int64_t done = 0; done < segment.n;) {
+      Part part{{.conv = conv,
+                 .in = {std::min(together, segment.n - done), segment.h, segment.w},
+                 .pass = pass,
+                 .image_alignment = alignment_of(image),
+                 .output_alignment = alignment_of(output)},
+                image,
+                output};
+      part.plans = &plans(part.problem);
+      if (const size_t needs = part.plans->front().workspace; needs > kConvWorkspaceLimit && part.problem.in.n > 1) {
+        // Unless it is the weights that take the room.
+        ConvProblem smaller = part.problem;
+        smaller.in.n = fewer(smaller.in.n);
+        if (plans(smaller).front().workspace < needs - needs / 4) {
+          together = smaller.in.n;
+          continue;
+        }
+      }
+      done += part.problem.in.n;
+      image += static_cast<size_t>(part.problem.in.n) * image_bytes;
+      output += static_cast<size_t>(part.problem.in.n) * output_bytes;
+      parts.push_back(std::move(part));
+    }
+  }
+  return parts;
+}
+
+size_t CudnnConvolutions::workspace(const Conv2d& conv, std::span<const Segment> in, ConvPass pass) {
+  const std::vector<Part> parts = this->parts(conv, in, pass);
+  const size_t most = plan_workspace(parts);
+  return pass == ConvPass::backward_weight ? weight_parts(conv, parts.size(), most).total() : most;
 }
 
 void CudnnConvolutions::execute(const ConvPlan& plan, const Operands& operands, void* workspace) {
@@ -139,51 +180,46 @@ void CudnnConvolutions::keep_fastest(std::vector<ConvPlan>& candidates, const Op
   candidates.resize(1);
 }
 
-void CudnnConvolutions::run(const ConvProblem& problem, const Operands& operands, void* workspace) {
+void CudnnConvolutions::run(const Part& part, const Operands& operands, void* workspace) {
   const auto require = [](const void* tensor, int64_t alignment, const char* name) {
     if (reinterpret_cast<uintptr_t>(tensor) % static_cast<uintptr_t>(alignment) != 0)
       throw Error(std::string("convolution: expected ") + name + " at a multiple of " + std::to_string(alignment) +
                   " bytes");
   };
-  require(operands.image, problem.image_alignment, "images");
-  require(operands.weight, problem.weight_alignment, "weights");
-  require(operands.output, problem.output_alignment, "outputs");
+  require(operands.image, part.problem.image_alignment, "images");
+  require(operands.weight, part.problem.weight_alignment, "weights");
+  require(operands.output, part.problem.output_alignment, "outputs");
   const std::lock_guard lock(mutex_);
-  std::vector<ConvPlan>& candidates = plans(problem);
-  if (candidates.size() > 1) keep_fastest(candidates, operands, workspace);
-  execute(candidates.front(), operands, workspace);
+  if (part.plans->size() > 1) keep_fastest(*part.plans, operands, workspace);
+  execute(part.plans->front(), operands, workspace);
 }
 
 void CudnnConvolutions::forward(const Conv2d& conv, std::span<const Segment> in, const void* x, const void* w, void* y,
                                 void* workspace) {
-  for (const ConvPart& part : conv_parts(conv, in, ConvPass::forward))
-    run(part.problem, {at(x, part.image_offset), w, at(y, part.output_offset)}, workspace);
+  for (const Part& part : parts(conv, in, ConvPass::forward))
+    run(part, {at(x, part.image_offset), w, at(y, part.output_offset)}, workspace);
 }
 
 void CudnnConvolutions::backward_data(const Conv2d& conv, std::span<const Segment> in, const void* dy, const void* w,
                                       void* dx, void* workspace) {
-  for (const ConvPart& part : conv_parts(conv, in, ConvPass::backward_data))
-    run(part.problem, {at(dx, part.image_offset), w, at(dy, part.output_offset)}, workspace);
+  for (const Part& part : parts(conv, in, ConvPass::backward_data))
+    run(part, {at(dx, part.image_offset), w, at(dy, part.output_offset)}, workspace);
 }
 
 void CudnnConvolutions::backward_weight(const Conv2d& conv, std::span<const Segment> in, const void* x, const void* dy,
                                         float* dw, void* workspace) {
-  const std::vector<ConvPart> parts = conv_parts(conv, in, ConvPass::backward_weight);
-  // workspace() put the gradients behind the largest plan; its size is not asked again, but counted from the end.
-  const size_t total = this->workspace(conv, in, ConvPass::backward_weight);
-  const WeightParts behind = weight_parts(conv, in.size(), 0);
-  char* const gradient = static_cast<char*>(workspace) + (total - behind.total());
-  auto* const sum = reinterpret_cast<float*>(gradient + behind.gradient);
-  bool first = true;
-  for (const ConvPart& part : parts) {
-    float* const whole = first ? dw : sum;  // f32, of this segment
+  const std::vector<Part> parts = this->parts(conv, in, ConvPass::backward_weight);
+  const WeightParts layout = weight_parts(conv, parts.size(), plan_workspace(parts));
+  void* const gradient = at(workspace, layout.plan);  // of a part, where it is not f32
+  auto* const sum = static_cast<float*>(at(workspace, layout.plan + layout.gradient));
+  if (parts.empty()) fill(stream_, DType::f32, conv.weight_elements(), 0, dw);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    float* const whole = i == 0 ? dw : sum;
     void* const own = conv.dtype == DType::f32 ? static_cast<void*>(whole) : gradient;
-    run(part.problem, {at(x, part.image_offset), own, at(dy, part.output_offset)}, workspace);
+    run(parts[i], {at(x, parts[i].image_offset), own, at(dy, parts[i].output_offset)}, workspace);
     if (conv.dtype != DType::f32) cast(stream_, conv.dtype, DType::f32, conv.weight_elements(), own, whole);
-    if (!first) add(stream_, DType::f32, conv.weight_elements(), dw, sum, dw);
-    first = false;
+    if (i > 0) add(stream_, DType::f32, conv.weight_elements(), dw, sum, dw);
   }
-  if (first) fill(stream_, DType::f32, conv.weight_elements(), 0, dw);
 }
 
 }  // namespace saccade::kernels::cuda

@@ -17,12 +17,18 @@ namespace saccade::kernels::cuda {
 /// With the environment variable SACCADE_CUDNN_AUTOTUNE (anything but empty or 0) the first call of a problem times
 /// what the heuristics rate best, and keeps the fastest: results may then differ in the last bits between processes.
 ///
-/// Tensors must lie at multiples of 16 bytes. So do the parts of all segments if each has a multiple of 8 pixels;
-/// where they are not, cuDNN has slow plans only.
+/// Where channels are no multiple of 8 in f16 or bf16, cuDNN itself pads them for tensor cores, in the workspace, which
+/// is then as large as the images. So a segment that would take more than kConvWorkspaceLimit goes in several parts;
+/// more takes what cuDNN pads of the weights.
+///
+/// Tensors must lie at multiples of 16 bytes. So do all parts where segments have a multiple of 8 pixels; else cuDNN
+/// has slow plans only.
 class CudnnConvolutions {
  public:
   /// @param stream  the handle's
   CudnnConvolutions(cudnnHandle_t handle, cudaStream_t stream);
+  /// Plans for a described device (PlanTarget); runs nothing.
+  explicit CudnnConvolutions(const std::string& properties);
 
   size_t workspace(const Conv2d&, std::span<const Segment> in, ConvPass);
   void forward(const Conv2d&, std::span<const Segment> in, const void* x, const void* w, void* y, void* workspace);
@@ -31,33 +37,33 @@ class CudnnConvolutions {
   void backward_weight(const Conv2d&, std::span<const Segment> in, const void* x, const void* dy, float* dw,
                        void* workspace);
 
+  /// Images of one segment that go together, with the plan that they take.
+  struct Part {
+    ConvProblem problem;
+    size_t image_offset = 0, output_offset = 0;  ///< bytes, of the first image
+    std::vector<ConvPlan>* plans = nullptr;      ///< the first is to be run, once there is nothing left to choose
+  };
+  std::vector<Part> parts(const Conv2d&, std::span<const Segment> in, ConvPass);
+
  private:
   struct Operands {
     const void *image, *weight, *output;
   };
-  /// The plans of a problem: the first is the one to run, once there is nothing left to choose.
   std::vector<ConvPlan>& plans(const ConvProblem& problem);
-  void run(const ConvProblem& problem, const Operands& operands, void* workspace);
+  void run(const Part& part, const Operands& operands, void* workspace);
   void execute(const ConvPlan& plan, const Operands& operands, void* workspace);
   void keep_fastest(std::vector<ConvPlan>& candidates, const Operands& operands, void* workspace);
 
   using Key = std::tuple<std::array<int64_t, 6>, DType, std::array<int64_t, 3>, ConvPass, int64_t, int64_t>;
-  cudnnHandle_t handle_;
-  cudaStream_t stream_;
+  cudnnHandle_t handle_ = nullptr;
+  cudaStream_t stream_ = nullptr;
   PlanTarget target_;
-  bool autotune_;
+  bool autotune_ = false;
   std::mutex mutex_;
   std::map<Key, std::vector<ConvPlan>> plans_;
 };
 
-/// More workspace than this a plan may take only where there is no other: the rest of the memory is the model's.
-inline constexpr size_t kConvWorkspaceLimit = size_t{1} << 30;
-
-/// The segments of a call as problems of their own, with the alignment that their parts of the tensors have.
-struct ConvPart {
-  ConvProblem problem;
-  size_t image_offset = 0, output_offset = 0;  ///< bytes
-};
-std::vector<ConvPart> conv_parts(const Conv2d&, std::span<const Segment> in, ConvPass);
+/// Enough work for any GPU, and little of its memory.
+inline constexpr size_t kConvWorkspaceLimit = size_t{256} << 20;
 
 }  // namespace saccade::kernels::cuda

@@ -203,27 +203,21 @@ PlanTarget::PlanTarget(const std::string& properties) : properties_(CUDNN_BACKEN
   properties_.finalize();
 }
 
-std::vector<ConvPlan> PlanTarget::plans(const ConvProblem& problem, size_t workspace_limit, size_t most) const {
+std::vector<ConvPlan> PlanTarget::plans(const ConvProblem& problem, size_t most) const {
   const CudnnDescriptor graph = make_graph(problem, handle_);
   std::vector<ConvPlan> proposals;
   propose(graph, properties_, CUDNN_HEUR_MODE_A, proposals);
   propose(graph, properties_, CUDNN_HEUR_MODE_FALLBACK, proposals);
   for (ConvPlan& proposal : proposals) read_notes(proposal, problem.conv.dtype);
-  std::stable_sort(proposals.begin(), proposals.end(), [](const ConvPlan& a, const ConvPlan& b) {
-    const auto rank = [](const ConvPlan& plan) {
-      return (plan.deterministic ? 0 : 2) + (plan.reduced_precision ? 1 : 0);
-    };
-    return rank(a) < rank(b);
-  });
+  // What a plan promises of its numbers; false is better.
+  const auto promise = [](const ConvPlan& plan) { return std::pair(!plan.deterministic, plan.reduced_precision); };
+  std::stable_sort(proposals.begin(), proposals.end(),
+                   [&](const ConvPlan& a, const ConvPlan& b) { return promise(a) < promise(b); });
 
   std::vector<ConvPlan> found;
-  ConvPlan least;  // of those beyond the limit
   std::string why_not;
   for (ConvPlan& proposal : proposals) {
-    // Another arithmetic is no alternative to a plan in hand.
-    if (!found.empty() && (found.size() == most || proposal.deterministic != found.front().deterministic ||
-                           proposal.reduced_precision != found.front().reduced_precision))
-      break;
+    if (found.size() == most || (!found.empty() && promise(proposal) != promise(found.front()))) break;
     CudnnDescriptor plan(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
     plan.set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, proposal.config);
     if (handle_ != nullptr) plan.set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &handle_);
@@ -238,12 +232,8 @@ std::vector<ConvPlan> PlanTarget::plans(const ConvProblem& problem, size_t works
           kPlan);
     proposal.workspace = static_cast<size_t>(bytes);
     proposal.plan = std::move(plan);
-    if (proposal.workspace <= workspace_limit)
-      found.push_back(std::move(proposal));
-    else if (least.plan.get() == nullptr || proposal.workspace < least.workspace)
-      least = std::move(proposal);
+    found.push_back(std::move(proposal));
   }
-  if (found.empty() && least.plan.get() != nullptr) found.push_back(std::move(least));
   if (found.empty()) throw Error("cuDNN has no plan for " + describe(problem) + why_not);
   return found;
 }

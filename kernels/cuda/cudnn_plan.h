@@ -65,10 +65,9 @@ class PlanTarget {
   explicit PlanTarget(const std::string& properties);
 
   /// At most `most` plans, in the order of preference: deterministic and in full precision before all, then as
-  /// cuDNN's heuristics rate them. Those that take more than `workspace_limit` bytes come only where there is no other,
-  /// and then the one that takes the least. The weight gradient is in the dtype of the convolution. Throws Error where
-  /// there is no plan.
-  std::vector<ConvPlan> plans(const ConvProblem& problem, size_t workspace_limit, size_t most) const;
+  /// cuDNN's heuristics rate them; all alike in the former. The weight gradient is
+  /// in the dtype of the convolution. Throws Error where there is no plan.
+  std::vector<ConvPlan> plans(const ConvProblem& problem, size_t most) const;
 
  private:
   cudnnHandle_t handle_ = nullptr;
