@@ -225,11 +225,11 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
   return runtime_call("cudaDeviceGetAttribute", [=] {
     static const std::map<int, int> values = {
-        {cudaDevAttrComputeCapabilityMajor, 8},  {cudaDevAttrComputeCapabilityMinor, 0},
-        {cudaDevAttrMultiProcessorCount, 108},   {cudaDevAttrWarpSize, 32},
-        {cudaDevAttrMaxThreadsPerBlock, 1024},   {cudaDevAttrMaxSharedMemoryPerBlock, 48 << 10},
-        {cudaDevAttrMemoryPoolsSupported, 1},    {cudaDevAttrUnifiedAddressing, 1},
-        {cudaDevAttrL2CacheSize, 40 << 20},      {CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED, 1}};
+        {cudaDevAttrComputeCapabilityMajor, 8}, {cudaDevAttrComputeCapabilityMinor, 0},
+        {cudaDevAttrMultiProcessorCount, 108},  {cudaDevAttrWarpSize, 32},
+        {cudaDevAttrMaxThreadsPerBlock, 1024},  {cudaDevAttrMaxSharedMemoryPerBlock, 48 << 10},
+        {cudaDevAttrMemoryPoolsSupported, 1},   {cudaDevAttrUnifiedAddressing, 1},
+        {cudaDevAttrL2CacheSize, 40 << 20},     {CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED, 1}};
     if (device < 0 || device >= options().devices) throw Refusal{cudaErrorInvalidDevice, "no such device"};
     const auto found = values.find(attribute);
     if (found == values.end()) {
@@ -267,13 +267,15 @@ cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function
     void* found = driver_function(symbol);
     *function = version < with_virtual_memory ? nullptr : found;
     if (!result) return;
-    *result = !found      ? cudaDriverEntryPointSymbolNotFound
+    *result = !found       ? cudaDriverEntryPointSymbolNotFound
               : !*function ? cudaDriverEntryPointVersionNotSufficent
                            : cudaDriverEntryPointSuccess;
   });
 }
 
-cudaError_t cudaHostAlloc(void** address, size_t bytes, unsigned) { return new_pinned("cudaHostAlloc", address, bytes); }
+cudaError_t cudaHostAlloc(void** address, size_t bytes, unsigned) {
+  return new_pinned("cudaHostAlloc", address, bytes);
+}
 cudaError_t cudaMallocHost(void** address, size_t bytes) { return new_pinned("cudaMallocHost", address, bytes); }
 
 cudaError_t cudaFreeHost(void* address) {

@@ -67,8 +67,9 @@ CUresult CUDAAPI map(CUdeviceptr address, size_t bytes, size_t offset, CUmemGene
     require_chunks("address", address);
     require_chunks("size", bytes);
     if (offset != 0 || bytes > chunk_bytes(handle)) {
-      throw Refusal{CUDA_ERROR_INVALID_VALUE, fmt::format("{} bytes from offset {} of a chunk of {}; the offset must be 0",
-                                                          bytes, offset, chunk_bytes(handle))};
+      throw Refusal{CUDA_ERROR_INVALID_VALUE,
+                    fmt::format("{} bytes from offset {} of a chunk of {}; the offset must be 0", bytes, offset,
+                                chunk_bytes(handle))};
     }
     map_chunk(address, bytes, handle);
   });
@@ -96,11 +97,11 @@ CUresult CUDAAPI allocation_granularity(size_t* bytes, const CUmemAllocationProp
 }
 
 CUresult CUDAAPI error_string(CUresult error, const char** text) {
-  *text = error == CUDA_SUCCESS                 ? "no error"
-          : error == CUDA_ERROR_INVALID_VALUE   ? "invalid argument"
-          : error == CUDA_ERROR_OUT_OF_MEMORY   ? "out of memory"
-          : error == CUDA_ERROR_INVALID_DEVICE  ? "invalid device ordinal"
-                                                : "another error";
+  *text = error == CUDA_SUCCESS                ? "no error"
+          : error == CUDA_ERROR_INVALID_VALUE  ? "invalid argument"
+          : error == CUDA_ERROR_OUT_OF_MEMORY  ? "out of memory"
+          : error == CUDA_ERROR_INVALID_DEVICE ? "invalid device ordinal"
+                                               : "another error";
   return CUDA_SUCCESS;
 }
 

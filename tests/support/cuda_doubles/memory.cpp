@@ -79,14 +79,27 @@ size_t extent(uintptr_t address) {
   return at - address;
 }
 
+/// Where in what was handed out this address lies, or closely behind which of it; empty if it is neither.
+std::string place_of(uintptr_t address) {
+  const Memory& m = memory();
+  const auto next = m.ranges.upper_bound(address);
+  if (next == m.ranges.begin()) return "";
+  const auto& [begin, range] = *std::prev(next);
+  const uintptr_t end = begin + range.bytes;
+  if (address >= up(end, page) + page) return "";
+  if (address >= end) {
+    return fmt::format("{} is {} bytes behind the {} that {} gave", pointer_to(address), address - end + 1, range.bytes,
+                       range.made_by);
+  }
+  if (extent(address) > 0) return fmt::format("{}, which only work in a stream may", pointer_to(address));
+  return why_not_readable(pointer_to(address), 1);
+}
+
 void on_fault(int, siginfo_t* info, void*) {
-  if (is_device_address(info->si_addr)) {
-    const std::string who = memory().open > 0 ? "work in a stream" : "the host";
-    const size_t known = extent(number_of(info->si_addr));
-    const std::string sentence =
-        fmt::format("cuda_doubles: {} touched device memory: {}\n", who,
-                    known > 0 ? fmt::format("{}, which only work in a stream may", info->si_addr)
-                              : why_not_readable(info->si_addr, 1));
+  const std::string place = place_of(number_of(info->si_addr));
+  if (!place.empty()) {
+    const std::string sentence = fmt::format("cuda_doubles: {} touched device memory: {}\n",
+                                             memory().open > 0 ? "work in a stream" : "the host", place);
     if (write(STDERR_FILENO, sentence.data(), sentence.size()) < 0) std::abort();
   }
   sigaction(SIGSEGV, &memory().before, nullptr);  // and again, to whom it would have gone
@@ -132,8 +145,7 @@ void for_whole_mappings(uintptr_t address, size_t bytes, const std::function<voi
   Memory& m = memory();
   std::vector<uintptr_t> parts;
   uintptr_t at = address;
-  for (auto part = m.mappings.find(at); part != m.mappings.end() && at < address + bytes;
-       part = m.mappings.find(at)) {
+  for (auto part = m.mappings.find(at); part != m.mappings.end() && at < address + bytes; part = m.mappings.find(at)) {
     parts.push_back(at);
     at += part->second.bytes;
   }
@@ -163,8 +175,8 @@ uintptr_t reserve(size_t bytes, size_t alignment, const char* made_by) {
   prepare();
   alignment = std::max(alignment, page);
   // A page is left free behind: what runs over the end faults.
-  void* found = mmap(nullptr, up(bytes, page) + alignment + page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                     -1, 0);
+  void* found =
+      mmap(nullptr, up(bytes, page) + alignment + page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (found == MAP_FAILED) return 0;
   const uintptr_t address = up(number_of(found), alignment);
   memory().ranges[address] = {bytes, made_by, ""};
@@ -228,12 +240,10 @@ void map_chunk(uintptr_t address, size_t bytes, uint64_t handle) {
   const auto range = holding(m.ranges, address);
   if (range == m.ranges.end() || !range->second.ended_by.empty() ||
       address + bytes > range->first + range->second.bytes) {
-    throw Refusal{CUDA_ERROR_INVALID_VALUE,
-                  fmt::format("{} bytes at {} are not reserved", bytes, pointer_to(address))};
+    throw Refusal{CUDA_ERROR_INVALID_VALUE, fmt::format("{} bytes at {} are not reserved", bytes, pointer_to(address))};
   }
   const auto next = m.mappings.lower_bound(address);
-  if (holding(m.mappings, address) != m.mappings.end() ||
-      (next != m.mappings.end() && next->first < address + bytes)) {
+  if (holding(m.mappings, address) != m.mappings.end() || (next != m.mappings.end() && next->first < address + bytes)) {
     throw Refusal{CUDA_ERROR_INVALID_VALUE,
                   fmt::format("something is mapped within the {} bytes at {}", bytes, pointer_to(address))};
   }
@@ -392,7 +402,8 @@ void count_memory(Live& live) {
   const Memory& m = memory();
   live.host_allocations = static_cast<int>(m.host.size());
   for (const auto& [address, range] : m.ranges) {
-    if (range.ended_by.empty()) ++(range.made_by.starts_with("cudaMalloc") ? live.device_allocations : live.reservations);
+    if (range.ended_by.empty())
+      ++(range.made_by.starts_with("cudaMalloc") ? live.device_allocations : live.reservations);
   }
   for (const auto& [address, mapping] : m.mappings) {
     if (!holding(m.ranges, address)->second.made_by.starts_with("cudaMalloc")) ++live.mappings;

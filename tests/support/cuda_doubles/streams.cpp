@@ -199,7 +199,8 @@ namespace {
 
 cudaError_t new_stream(const char* function, cudaStream_t* stream, unsigned flags) {
   return runtime_call(function, [&] {
-    if (!stream || flags > cudaStreamNonBlocking) throw Refusal{cudaErrorInvalidValue, "no place for it, or flags unknown"};
+    if (!stream || flags > cudaStreamNonBlocking)
+      throw Refusal{cudaErrorInvalidValue, "no place for it, or flags unknown"};
     *stream = static_cast<cudaStream_t>(new_handle());
     state().streams[*stream] = &state().all.emplace_back(Stream{.blocking = flags == cudaStreamDefault, .queue = {}});
   });
