@@ -5,26 +5,26 @@
 #include <saccade/ssl/train_step.h>
 #include <ssl/tiny.h>
 
-#include "device_under_test.h"
-
 #include <cmath>
 #include <cstring>
 #include <memory>
 #include <optional>
+
+#include "device_under_test.h"
 
 namespace saccade::testing {
 namespace {
 
 constexpr int64_t kIterations = 20;
 
-struct Run {
+struct Course {
   std::vector<float> losses;
   std::vector<Tensor> parameters;  ///< on the CPU
 };
 
 /// A tiny RegNetY, crops of two resolutions, a queue, LARC.
-Run train(Device device, DType precision, bool recompute = false) {
-  Run run;
+Course train(Device device, DType precision, bool recompute = false) {
+  Course run;
   std::shared_ptr<nn::RegNet> trunk;
   std::unique_ptr<ssl::SwAV> model;
   ssl::SwAVOptions options = tiny_options();
@@ -47,13 +47,13 @@ Run train(Device device, DType precision, bool recompute = false) {
   }
   const auto optimizer = optim::larc_sgd({.weight_decay = 1e-6f}).build(model->named_parameters());
   std::optional<optim::LossScale> scale;
-  if (precision == DType::f16) scale.emplace(1024.f);
+  if (precision == DType::f16) scale.emplace(optim::LossScaleOptions{.first = 1024.f});
   BatchUpload upload(device);
   model->train();
   for (int64_t i = 0; i < kIterations; ++i) {
     const std::vector<Batch> batches{upload(tiny_batch(i))};
-    const ssl::StepResult step = ssl::train_step(*model, *optimizer, batches, i, 0.3f, {.precision = precision},
-                                                 scale ? &*scale : nullptr);
+    const ssl::StepResult step =
+        ssl::train_step(*model, *optimizer, batches, i, 0.3f, {.precision = precision}, scale ? &*scale : nullptr);
     EXPECT_FALSE(step.skipped) << i;
     run.losses.push_back(step.loss);
   }
@@ -61,7 +61,7 @@ Run train(Device device, DType precision, bool recompute = false) {
   return run;
 }
 
-void expect_losses(const Run& got, const Run& expected, double tolerance) {
+void expect_losses(const Course& got, const Course& expected, double tolerance) {
   for (size_t i = 0; i < expected.losses.size(); ++i)
     EXPECT_NEAR(got.losses[i], expected.losses[i], tolerance) << "iteration " << i;
   EXPECT_LT(expected.losses.back(), expected.losses.front());
@@ -79,7 +79,7 @@ TEST(CudaTraining, LossesAreTheCpusInF16WithLossScaling) {
 
 TEST(CudaTraining, RecomputationChangesNoBit) {
   for (const DType precision : {DType::f32, DType::f16}) {
-    const Run kept = train(Device::cuda, precision), again = train(Device::cuda, precision, true);
+    const Course kept = train(Device::cuda, precision), again = train(Device::cuda, precision, true);
     EXPECT_EQ(kept.losses, again.losses);
     for (size_t i = 0; i < kept.parameters.size(); ++i)
       EXPECT_EQ(std::memcmp(kept.parameters[i].raw(), again.parameters[i].raw(), kept.parameters[i].bytes()), 0) << i;
