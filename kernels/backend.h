@@ -7,6 +7,7 @@
 #include <saccade/kernels/dtype.h>
 #include <saccade/kernels/matmul.h>
 #include <saccade/kernels/optimizer.h>
+#include <saccade/kernels/pixels.h>
 #include <saccade/kernels/segments.h>
 
 #include <memory>
@@ -145,6 +146,10 @@ class Backend {
   /// gradient was infinite or NaN, and is left alone otherwise, so that several calls can share it.
   virtual void unscale(float factor, std::span<const GradientSlot>, float* nonfinite) = 0;
   /// @}
+
+  /// Crops of bytes, at most 4 channels, to numbers of the dtype (f32, f16, bf16).
+  virtual void crops_to_batch(std::span<const Segment> crops, int64_t channels, const uint8_t* bytes, const PixelScale&,
+                              DType, void* y) = 0;
 };
 
 /// What calls on the meta backend have cost so far: the sum over a rehearsed program.

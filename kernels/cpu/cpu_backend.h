@@ -72,6 +72,8 @@ class CpuBackend final : public Backend {
   void sgd(const Sgd&, std::span<const ParameterSlot>) override;
   void adamw(const AdamW&, std::span<const ParameterSlot>) override;
   void unscale(float factor, std::span<const GradientSlot>, float* nonfinite) override;
+  void crops_to_batch(std::span<const Segment> crops, int64_t channels, const uint8_t* bytes, const PixelScale&, DType,
+                      void* y) override;
 };
 
 }  // namespace saccade::kernels

@@ -7,6 +7,7 @@
 #include <saccade/kernels/error.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <string>
 
 namespace saccade::kernels {
@@ -226,6 +227,16 @@ class CudaBackend final : public Backend {
   }
   void unscale(float factor, std::span<const GradientSlot> slots, float* nonfinite) override {
     cuda::unscale(stream_, factor, slots, nonfinite);
+  }
+  void crops_to_batch(std::span<const Segment> crops, int64_t channels, const uint8_t* bytes, const PixelScale& scale,
+                      DType dtype, void* y) override {
+    auto* to = static_cast<std::byte*>(y);
+    for (const Segment& s : crops) {
+      // They were mirrored before colour was touched, which is where it costs nothing.
+      cuda::crops_to_batch(stream_, s.n, s.h, s.w, channels, bytes, nullptr, scale, dtype, to);
+      bytes += s.rows() * channels;
+      to += static_cast<size_t>(s.rows() * channels) * size_of(dtype);
+    }
   }
 
  private:

@@ -79,7 +79,7 @@ lines_to_numbers(int64_t all_lines, int lines_each, int64_t height, int width, i
                            : c == 1 ? scale.offset[1]
                            : c == 2 ? scale.offset[2]
                                     : scale.offset[3];
-      v.at[j] = static_cast<float>(load(bytes + source)) * factor + offset;
+      v.at[j] = rounded_product(static_cast<float>(load(bytes + source)), factor) + offset;
     }
     store_floats<4>(y, at, {begin, begin + n, aligned}, v);
   }

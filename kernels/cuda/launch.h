@@ -5,6 +5,7 @@
 #include <saccade/kernels/conv.h>
 #include <saccade/kernels/dtype.h>
 #include <saccade/kernels/optimizer.h>
+#include <saccade/kernels/pixels.h>
 #include <saccade/kernels/segments.h>
 
 #include <cstddef>
@@ -110,10 +111,6 @@ void philox_uniform(Stream, uint64_t key, uint64_t stream, uint64_t block, int64
 /// What saccade::Philox(key, stream, block).normal() gives, n times, but for the last bit of logarithm and cosine.
 void philox_normal(Stream, uint64_t key, uint64_t stream, uint64_t block, int64_t n, float* y);
 
-/// How the bytes of a pixel become numbers, a factor and an offset a channel: y = byte * factor + offset.
-struct PixelScale {
-  float factor[4], offset[4];
-};
 /// Crops (images, height, width, channels) of bytes, channels <= 4, to the same as numbers; crops whose `mirror` byte
 /// is not 0 are mirrored left to right (mirror may be null).
 void crops_to_batch(Stream, int64_t images, int64_t height, int64_t width, int64_t channels, const uint8_t* crops,

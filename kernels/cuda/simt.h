@@ -48,6 +48,8 @@ SACCADE_DEVICE float shuffle_xor(float value, int by) { return __shfl_xor_sync(0
 SACCADE_DEVICE double shuffle_xor(double value, int by) { return __shfl_xor_sync(0xffffffffu, value, by); }
 SACCADE_DEVICE void raise_flag(float* flag) { atomicExch(flag, 1.f); }
 
+/// The product, rounded: never fused with a sum that it goes into.
+SACCADE_DEVICE float rounded_product(float a, float b) { return __fmul_rn(a, b); }
 SACCADE_DEVICE uint32_t bits_of(float value) { return __float_as_uint(value); }
 SACCADE_DEVICE float to_float(float value) { return value; }
 SACCADE_DEVICE float to_float(Half value) { return __half2float(__ushort_as_half(value.bits)); }
@@ -134,6 +136,7 @@ inline void raise_flag(float* flag, simt::Site where = simt::Site::current()) {
   __atomic_store(flag, &raised, __ATOMIC_RELAXED);
 }
 
+inline float rounded_product(float a, float b) { return a * b; }
 inline uint32_t bits_of(float value) { return simt::bits_to<uint32_t>(value); }
 inline float to_float(float value) { return value; }
 inline float to_float(Half value) { return value.to_float(); }

@@ -107,7 +107,7 @@ MetaListenScope::~MetaListenScope() { listener = previous_; }
 Device MetaBackend::device() const { return Device::meta; }
 
 size_t MetaBackend::conv2d_workspace(const Conv2d& conv, std::span<const Segment> in, ConvPass pass) const {
-  return rehearsed_->conv2d_workspace(conv, in, pass);
+  return conv2d_workspace_ ? conv2d_workspace_(conv, in, pass) : rehearsed_->conv2d_workspace(conv, in, pass);
 }
 
 void MetaBackend::conv2d_forward(const Conv2d& conv, std::span<const Segment> in, const void*, const void*, void*,
@@ -289,6 +289,12 @@ void MetaBackend::unscale(float, std::span<const GradientSlot> slots, float*) {
   double bytes = floats(1);
   for (const GradientSlot& s : slots) bytes += floats(2 * s.elements);
   moved(bytes, DType::f32);
+}
+
+void MetaBackend::crops_to_batch(std::span<const Segment> crops, int64_t channels, const uint8_t*, const PixelScale&,
+                                 DType dtype, void*) {
+  const int64_t n = total_rows(crops) * channels;
+  moved(bytes_of(DType::u8, n) + bytes_of(dtype, n), dtype);
 }
 
 }  // namespace saccade::kernels

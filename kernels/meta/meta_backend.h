@@ -2,6 +2,9 @@
 
 #include <saccade/kernels/backend.h>
 
+#include <functional>
+#include <utility>
+
 namespace saccade::kernels {
 
 /// A rehearsal of another backend: computes nothing, asks the rehearsed backend for its workspaces, and adds up what
@@ -9,8 +12,12 @@ namespace saccade::kernels {
 class MetaBackend final : public Backend {
  public:
   explicit MetaBackend(const Backend& rehearsed) : rehearsed_(&rehearsed) {}
-  /// From now on another one is rehearsed.
-  void rehearse(const Backend& other) { rehearsed_ = &other; }
+  using ConvWorkspace = std::function<size_t(const Conv2d&, std::span<const Segment>, ConvPass)>;
+  /// From now on another one is rehearsed, whose convolutions need what the function says, if there is one.
+  void rehearse(const Backend& other, ConvWorkspace conv2d_workspace = {}) {
+    rehearsed_ = &other;
+    conv2d_workspace_ = std::move(conv2d_workspace);
+  }
 
   Device device() const override;
   size_t conv2d_workspace(const Conv2d&, std::span<const Segment> in, ConvPass pass) const override;
@@ -76,9 +83,12 @@ class MetaBackend final : public Backend {
   void sgd(const Sgd&, std::span<const ParameterSlot>) override;
   void adamw(const AdamW&, std::span<const ParameterSlot>) override;
   void unscale(float factor, std::span<const GradientSlot>, float* nonfinite) override;
+  void crops_to_batch(std::span<const Segment> crops, int64_t channels, const uint8_t* bytes, const PixelScale&, DType,
+                      void* y) override;
 
  private:
   const Backend* rehearsed_;
+  ConvWorkspace conv2d_workspace_;
 };
 
 }  // namespace saccade::kernels
