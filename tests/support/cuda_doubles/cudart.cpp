@@ -36,6 +36,7 @@ Options& options() {
 void reset() {
   const std::lock_guard lock(mutex());
   reset_cublaslt();
+  reset_cudnn();
   reset_streams();
   reset_memory();
   state() = {};

@@ -109,5 +109,7 @@ void* driver_function(const std::string& name);
 /// cublaslt.cpp
 void reset_cublaslt();
 int live_cublaslt();
+/// cudnn.cpp
+void reset_cudnn();
 
 }  // namespace cuda_doubles
