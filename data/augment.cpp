@@ -5,6 +5,7 @@
 #include <saccade/kernels/error.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 namespace saccade::data {
@@ -37,6 +38,12 @@ struct Scratch {
 Scratch& scratch() {
   thread_local Scratch memory;
   return memory;
+}
+
+std::array<const uint8_t*, 3> planes_of(const Planes& image) {
+  std::array<const uint8_t*, 3> planes{};
+  for (int c = 0; c < image.channels; ++c) planes[static_cast<size_t>(c)] = image.plane(c);
+  return planes;
 }
 
 template <class T>
@@ -265,15 +272,24 @@ void gaussian_blur(Planes& image, float sigma) {
   }
 }
 
-void normalize(const Planes& image, const float* mean, const float* std, float* out) {
-  float scale[3], offset[3];
-  const uint8_t* planes[3];
-  for (int c = 0; c < image.channels; ++c) {
-    scale[c] = 1.0f / (255.0f * std[c]);
-    offset[c] = -mean[c] / std[c];
-    planes[c] = image.plane(c);
+kernels::PixelScale pixel_scale(const float* mean, const float* std, int channels) {
+  kernels::PixelScale scale;
+  for (int c = 0; c < channels; ++c) {
+    scale.factor[c] = 1.0f / (255.0f * std[c]);
+    scale.offset[c] = -mean[c] / std[c];
   }
-  pixel_loops().interleave(planes, image.channels, image.plane_size(), scale, offset, out);
+  return scale;
+}
+
+void normalize(const Planes& image, const float* mean, const float* std, float* out) {
+  const kernels::PixelScale scale = pixel_scale(mean, std, image.channels);
+  const auto planes = planes_of(image);
+  pixel_loops().interleave(planes.data(), image.channels, image.plane_size(), scale.factor, scale.offset, out);
+}
+
+void interleave(const Planes& image, uint8_t* out) {
+  const auto planes = planes_of(image);
+  pixel_loops().interleave_bytes(planes.data(), image.channels, image.plane_size(), out);
 }
 
 }  // namespace saccade::data

@@ -2,6 +2,7 @@
 
 #include <saccade/core/random.h>
 #include <saccade/data/image.h>
+#include <saccade/kernels/pixels.h>
 
 #include <cstdint>
 #include <vector>
@@ -69,8 +70,12 @@ void to_gray(Planes& image);
 void gaussian_blur(Planes& image, float sigma);
 /// @}
 
-/// (value / 255 - mean) / std for each channel, as f32 (H, W, C) rows.
-/// @param mean,std  one number a channel
+/// What makes (byte / 255 - mean) / std of a byte.
+/// @param mean,std  one number a channel, of 1 to 3
+kernels::PixelScale pixel_scale(const float* mean, const float* std, int channels);
+/// The image in such numbers, as f32 (H, W, C) rows.
 void normalize(const Planes& image, const float* mean, const float* std, float* out);
+/// The image as it is, as bytes (H, W, C).
+void interleave(const Planes& image, uint8_t* out);
 
 }  // namespace saccade::data

@@ -21,7 +21,7 @@ constexpr uint64_t kShuffle = 0x5368756666'6c65ull;
 /// A batch in the making. Its samples are handed out one by one; the tensor belongs to it alone until it is complete.
 struct Slot {
   Batch batch;
-  float* pixels = nullptr;
+  void* pixels = nullptr;
   int next = 0, done = 0;  ///< samples handed out, samples finished
   int failed_sample = 0;
   std::exception_ptr error;
@@ -95,7 +95,7 @@ struct Loader::Impl {
     const PhaseScope phase(Phase::data);
     const int64_t count = std::min<int64_t>(options.batch, source.size());
     const Segments whole = std::visit([&](const auto& settings) { return settings.segments(count); }, view);
-    Tensor fresh = Tensor::empty({total_rows(whole), source.channels});
+    Tensor fresh = Tensor::empty({total_rows(whole), source.channels}, options.bytes ? DType::u8 : DType::f32);
     // One more than are needed if each batch is dropped before the next is asked for: for `batch = loader.next()`.
     if (buffers.size() <= static_cast<size_t>(batches_in_memory(options))) buffers.push_back(fresh);
     return fresh;
@@ -124,7 +124,9 @@ struct Loader::Impl {
     batch.labels.assign(static_cast<size_t>(count), -1);
     const Segments segments = std::visit([&](const auto& settings) { return settings.segments(count); }, view);
     batch.images = buffer().slice(0, total_rows(segments)).with_segments(segments);
-    slot->pixels = static_cast<float*>(batch.images.raw());
+    slot->pixels = batch.images.raw();
+    if (options.bytes)
+      batch.scale = std::visit([&](const auto& settings) { return pixel_scale(settings, source.channels); }, view);
     ++scheduled;
     return slot;
   }
@@ -157,30 +159,35 @@ struct Loader::Impl {
                             known == failures.end() ? "" : known->second));
   }
 
+  /// What is made of an image, to the places of sample b.
+  template <class Number>
+  void write_sample(const Slot& slot, int b, const Image& image, Philox& random, Number* segment) {
+    thread_local std::vector<Number*> places;
+    places.clear();
+    for (const Segment& s : slot.batch.images.segments()) {
+      const int64_t image_size = s.h * s.w * source.channels;
+      for (int64_t n = b; n < s.n; n += slot.batch.size()) places.push_back(segment + n * image_size);
+      segment += s.n * image_size;
+    }
+    if (const auto* crops = std::get_if<MultiCrop>(&view))
+      make_crops(*crops, image, random, places);
+    else
+      make_view(std::get<EvalView>(view), image, places[0]);
+  }
+
   /// Makes sample b of a slot. Never throws: an error is kept for the caller, of the first sample that has one.
   void make_sample(Slot& slot, int b) noexcept {
     try {
       thread_local Image image;
-      thread_local std::vector<float*> places;
       const int64_t wanted = slot.batch.indices[static_cast<size_t>(b)];
       const int64_t taken = read(wanted, image);
       slot.batch.indices[static_cast<size_t>(b)] = taken;
       slot.batch.labels[static_cast<size_t>(b)] = source.label(taken);
-      const int64_t batch = slot.batch.size();
-      float* segment = slot.pixels;
-      places.clear();
-      for (const Segment& s : slot.batch.images.segments()) {
-        const int64_t image_size = s.h * s.w * source.channels;
-        for (int64_t n = b; n < s.n; n += batch) places.push_back(segment + n * image_size);
-        segment += s.n * image_size;
-      }
-      if (const auto* crops = std::get_if<MultiCrop>(&view)) {
-        Philox random(options.seed,
-                      Philox::mix(static_cast<uint64_t>(slot.batch.epoch), static_cast<uint64_t>(wanted)));
-        make_crops(*crops, image, random, places);
-      } else {
-        make_view(std::get<EvalView>(view), image, places[0]);
-      }
+      Philox random(options.seed, Philox::mix(static_cast<uint64_t>(slot.batch.epoch), static_cast<uint64_t>(wanted)));
+      if (options.bytes)
+        write_sample(slot, b, image, random, static_cast<uint8_t*>(slot.pixels));
+      else
+        write_sample(slot, b, image, random, static_cast<float*>(slot.pixels));
     } catch (...) {
       const std::lock_guard lock(mutex);
       if (!slot.error || b < slot.failed_sample) {

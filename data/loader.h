@@ -24,6 +24,9 @@ struct LoaderOptions {
   int prefetch = 2;       ///< batches being made or waiting, with workers; memory is bounded by it
   bool drop_last = true;  ///< an epoch ends before a batch that would be too small
   bool shuffle = true;    ///< a new order each epoch, a function of seed and epoch
+  /// Batches of bytes (DType::u8), a quarter of the memory, with the scale that makes them the same numbers bit for
+  /// bit: for BatchUpload, which does so where the training runs.
+  bool bytes = false;
 };
 
 /// How many whole batches a loader has memory for when each is dropped before the next is asked for.

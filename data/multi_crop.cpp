@@ -10,14 +10,31 @@
 namespace saccade::data {
 namespace {
 
-void normalize_for(const std::array<float, 3>& mean, const std::array<float, 3>& std, const Planes& planes,
-                   float* out) {
-  if (planes.channels == 3) {
-    normalize(planes, mean.data(), std.data(), out);
-  } else {
-    const float gray_mean = (mean[0] + mean[1] + mean[2]) / 3, gray_std = (std[0] + std[1] + std[2]) / 3;
-    normalize(planes, &gray_mean, &gray_std, out);
+/// Of an image's channels: a gray one takes the average of the three.
+struct Statistics {
+  std::array<float, 3> mean, std;
+  template <class Settings>
+  Statistics(const Settings& settings, int channels) : mean(settings.mean), std(settings.std) {
+    if (channels == 3) return;
+    mean[0] = (mean[0] + mean[1] + mean[2]) / 3;
+    std[0] = (std[0] + std[1] + std[2]) / 3;
   }
+};
+
+template <class Settings>
+void finish(const Settings& settings, const Planes& planes, float* out) {
+  const Statistics s(settings, planes.channels);
+  normalize(planes, s.mean.data(), s.std.data(), out);
+}
+template <class Settings>
+void finish(const Settings&, const Planes& planes, uint8_t* out) {
+  interleave(planes, out);
+}
+
+template <class Settings>
+kernels::PixelScale scale_of(const Settings& settings, int channels) {
+  const Statistics s(settings, channels);
+  return pixel_scale(s.mean.data(), s.std.data(), channels);
 }
 
 void jitter(const MultiCrop& settings, Philox& random, Planes& planes) {
@@ -39,6 +56,52 @@ void check_statistics(const std::array<float, 3>& std) {
   for (const float s : std) {
     if (!(s > 0)) throw Error(fmt::format("std: expected a positive number, got {}", s));
   }
+}
+
+template <class Number>
+void crops_of(const MultiCrop& settings, const Image& image, Philox& random, std::span<Number* const> out) {
+  thread_local Planes planes;
+  size_t next = 0;
+  for (const CropSpec& spec : settings.crops) {
+    for (int i = 0; i < spec.count; ++i) {
+      const Box box = random_resized_box(image.height, image.width, spec.scale, settings.aspect, random);
+      const bool mirror = random.uniform() < settings.flip_p;
+      resized_crop(image, box, spec.size, spec.size, mirror, planes);
+      if (random.uniform() < settings.jitter_p) jitter(settings, random, planes);
+      if (random.uniform() < settings.grayscale_p) to_gray(planes);
+      if (random.uniform() < settings.blur_p) {
+        gaussian_blur(planes, random.uniform(settings.blur_sigma.low, settings.blur_sigma.high));
+      }
+      finish(settings, planes, out[next++]);
+    }
+  }
+}
+
+template <class Number>
+void view_of(const EvalView& settings, const Image& image, Number* out) {
+  thread_local Planes planes;
+  const bool upright = image.width <= image.height;
+  const int64_t longer =
+      int64_t{settings.resize} * std::max(image.height, image.width) / std::min(image.height, image.width);
+  if (longer > 1 << 20) {
+    throw Error(fmt::format("an image of {} x {} is too narrow to be scaled to {}", image.height, image.width,
+                            settings.resize));
+  }
+  const int height = upright ? static_cast<int>(longer) : settings.resize;
+  const int width = upright ? settings.resize : static_cast<int>(longer);
+  resized_crop(image, {0, 0, image.height, image.width}, height, width, false, planes);
+  const int size = settings.size;
+  const int top = static_cast<int>(std::nearbyint((height - size) / 2.0));
+  const int left = static_cast<int>(std::nearbyint((width - size) / 2.0));
+  thread_local Planes middle;
+  middle.resize(size, size, planes.channels);
+  for (int c = 0; c < planes.channels; ++c) {
+    for (int y = 0; y < size; ++y) {
+      std::memcpy(middle.plane(c) + static_cast<size_t>(y) * size,
+                  planes.plane(c) + static_cast<size_t>(top + y) * width + left, static_cast<size_t>(size));
+    }
+  }
+  finish(settings, middle, out);
 }
 
 }  // namespace
@@ -150,24 +213,6 @@ std::vector<CropSpec> parse_crops(std::string_view text) {
   return multi_crop(std::move(crops)).crops;
 }
 
-void make_crops(const MultiCrop& settings, const Image& image, Philox& random, std::span<float* const> out) {
-  thread_local Planes planes;
-  size_t next = 0;
-  for (const CropSpec& spec : settings.crops) {
-    for (int i = 0; i < spec.count; ++i) {
-      const Box box = random_resized_box(image.height, image.width, spec.scale, settings.aspect, random);
-      const bool mirror = random.uniform() < settings.flip_p;
-      resized_crop(image, box, spec.size, spec.size, mirror, planes);
-      if (random.uniform() < settings.jitter_p) jitter(settings, random, planes);
-      if (random.uniform() < settings.grayscale_p) to_gray(planes);
-      if (random.uniform() < settings.blur_p) {
-        gaussian_blur(planes, random.uniform(settings.blur_sigma.low, settings.blur_sigma.high));
-      }
-      normalize_for(settings.mean, settings.std, planes, out[next++]);
-    }
-  }
-}
-
 void EvalView::check() const {
   if (size < 1 || resize < size || resize > 8192) {
     throw Error(fmt::format("EvalView: expected 0 < size <= resize <= 8192, got size {} and resize {}", size, resize));
@@ -175,30 +220,17 @@ void EvalView::check() const {
   check_statistics(std);
 }
 
-void make_view(const EvalView& settings, const Image& image, float* out) {
-  thread_local Planes planes;
-  const bool upright = image.width <= image.height;
-  const int64_t longer =
-      int64_t{settings.resize} * std::max(image.height, image.width) / std::min(image.height, image.width);
-  if (longer > 1 << 20) {
-    throw Error(fmt::format("an image of {} x {} is too narrow to be scaled to {}", image.height, image.width,
-                            settings.resize));
-  }
-  const int height = upright ? static_cast<int>(longer) : settings.resize;
-  const int width = upright ? settings.resize : static_cast<int>(longer);
-  resized_crop(image, {0, 0, image.height, image.width}, height, width, false, planes);
-  const int size = settings.size;
-  const int top = static_cast<int>(std::nearbyint((height - size) / 2.0));
-  const int left = static_cast<int>(std::nearbyint((width - size) / 2.0));
-  thread_local Planes middle;
-  middle.resize(size, size, planes.channels);
-  for (int c = 0; c < planes.channels; ++c) {
-    for (int y = 0; y < size; ++y) {
-      std::memcpy(middle.plane(c) + static_cast<size_t>(y) * size,
-                  planes.plane(c) + static_cast<size_t>(top + y) * width + left, static_cast<size_t>(size));
-    }
-  }
-  normalize_for(settings.mean, settings.std, middle, out);
+void make_crops(const MultiCrop& settings, const Image& image, Philox& random, std::span<float* const> out) {
+  crops_of(settings, image, random, out);
 }
+void make_crops(const MultiCrop& settings, const Image& image, Philox& random, std::span<uint8_t* const> out) {
+  crops_of(settings, image, random, out);
+}
+
+void make_view(const EvalView& settings, const Image& image, float* out) { view_of(settings, image, out); }
+void make_view(const EvalView& settings, const Image& image, uint8_t* out) { view_of(settings, image, out); }
+
+kernels::PixelScale pixel_scale(const MultiCrop& settings, int channels) { return scale_of(settings, channels); }
+kernels::PixelScale pixel_scale(const EvalView& settings, int channels) { return scale_of(settings, channels); }
 
 }  // namespace saccade::data

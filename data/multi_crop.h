@@ -3,6 +3,7 @@
 #include <saccade/core/random.h>
 #include <saccade/data/augment.h>
 #include <saccade/data/image.h>
+#include <saccade/kernels/pixels.h>
 #include <saccade/kernels/segments.h>
 
 #include <array>
@@ -60,6 +61,8 @@ std::vector<CropSpec> parse_crops(std::string_view text);
 /// @param random  the only source of chance
 /// @param out     where each crop goes: crops_per_image() pointers
 void make_crops(const MultiCrop& settings, const Image& image, Philox& random, std::span<float* const> out);
+/// The same crops before they are normalised: bytes, which pixel_scale() makes the same numbers of.
+void make_crops(const MultiCrop& settings, const Image& image, Philox& random, std::span<uint8_t* const> out);
 
 /// What an image looks like for evaluation: the shorter side scaled to `resize`, the middle size x size pixels of that,
 /// normalised. An image of size x size pixels with resize = size is taken as it is.
@@ -74,5 +77,10 @@ struct EvalView {
 };
 
 void make_view(const EvalView& settings, const Image& image, float* out);
+void make_view(const EvalView& settings, const Image& image, uint8_t* out);
+
+/// What normalising is with these settings, for images of 1 or 3 channels.
+kernels::PixelScale pixel_scale(const MultiCrop& settings, int channels);
+kernels::PixelScale pixel_scale(const EvalView& settings, int channels);
 
 }  // namespace saccade::data

@@ -90,7 +90,9 @@ int run(CLI::App& app, Recipe& r) {
   const auto trunk = network(), untrained = network();
   const auto made = program::on(device, [&] { return std::make_unique<ssl::SwAV>(trunk, r.swav, r.seed); });
   ssl::SwAV& model = *made;
-  data::Loader loader(source, r.views, {.batch = r.batch, .workers = r.machine.workers, .seed = r.seed});
+  const bool bytes = device == Device::cuda;  // a quarter travels to the GPU
+  data::Loader loader(source, r.views,
+                      {.batch = r.batch, .workers = r.machine.workers, .seed = r.seed, .bytes = bytes});
   r.train.precision = program::type_of(r.precision);
   r.train.evaluate = [&](int64_t) {
     const auto found = ssl::knn_classify(embed(*trunk, training), training.labels(), embed(*trunk, test), r.knn);

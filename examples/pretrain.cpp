@@ -117,7 +117,9 @@ int pretrain(CLI::App& app, Settings& s) {
   s.views.crops = data::parse_crops(s.crops);
   std::copy_n(s.mean.begin(), 3, s.views.mean.begin());
   std::copy_n(s.std.begin(), 3, s.views.std.begin());
-  data::Loader loader(source, s.views, {.batch = s.batch, .workers = s.machine.workers, .seed = s.seed});
+  const bool bytes = device == Device::cuda;  // a quarter travels to the GPU
+  data::Loader loader(source, s.views,
+                      {.batch = s.batch, .workers = s.machine.workers, .seed = s.seed, .bytes = bytes});
 
   const int64_t per_epoch = std::max<int64_t>(1, loader.batches_per_epoch() / s.train.accumulate);
   const int64_t iterations = s.train.epochs * loader.batches_per_epoch() / s.train.accumulate;
@@ -147,7 +149,8 @@ int pretrain(CLI::App& app, Settings& s) {
       .channels = channels,
       .recipe = recipe,
       .options = {.precision = s.train.precision, .fuse_optimizer = fusible, .accumulate = s.train.accumulate},
-      .loader_batches = device == Device::cpu ? data::batches_in_memory(loader.options()) : 2};
+      // On a GPU: the numbers of an iteration, and the bytes of one batch more.
+      .loader_batches = device == Device::cpu ? data::batches_in_memory(loader.options()) : s.train.accumulate + 1};
   std::string planned;
   if (budget > 0) planned = program::keep_budget(step, *trunk, device, budget);
 

@@ -317,6 +317,20 @@ void interleave(const uint8_t* const planes[3], int channels, size_t count, cons
   }
 }
 
+void interleave_bytes(const uint8_t* const planes[3], int channels, size_t count, uint8_t* __restrict out) {
+  const uint8_t* __restrict r = planes[0];
+  if (channels == 1) {
+    for (size_t i = 0; i < count; ++i) out[i] = r[i];
+    return;
+  }
+  const uint8_t* __restrict g = planes[1], * __restrict b = planes[2];
+  for (size_t i = 0; i < count; ++i) {
+    out[3 * i] = r[i];
+    out[3 * i + 1] = g[i];
+    out[3 * i + 2] = b[i];
+  }
+}
+
 }  // namespace
 
 const PixelLoops pixel_loops = {
@@ -333,6 +347,7 @@ const PixelLoops pixel_loops = {
     .shift_hue = shift_hue,
     .box_blur = box_blur,
     .interleave = interleave,
+    .interleave_bytes = interleave_bytes,
 };
 
 }  // namespace saccade::data::SACCADE_ISA

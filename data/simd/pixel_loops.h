@@ -51,6 +51,8 @@ struct PixelLoops {
   /// Planes to interleaved floats: out[i * channels + c] = plane[c][i] * scale[c] + offset[c].
   void (*interleave)(const uint8_t* const planes[3], int channels, size_t count, const float* scale,
                      const float* offset, float* out);
+  /// The same as they are: out[i * channels + c] = plane[c][i].
+  void (*interleave_bytes)(const uint8_t* const planes[3], int channels, size_t count, uint8_t* out);
 };
 
 namespace baseline {

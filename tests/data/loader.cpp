@@ -1,4 +1,5 @@
 #include <gtest/gtest.h>
+#include <saccade/core/batch_upload.h>
 #include <saccade/data/loader.h>
 #include <saccade/kernels/error.h>
 
@@ -341,6 +342,49 @@ TEST(Loader, ABatchThatIsKeptIsNotWrittenOver) {
     }
     for (size_t i = 0; i < kept.size(); ++i) EXPECT_EQ(std::memcmp(kept[i].raw(), copies[i].raw(), kept[i].bytes()), 0);
   }
+}
+
+TEST(Loader, BytesBecomeTheSameBitsAsNormalisedBatches) {
+  for (const int channels : {1, 3}) {
+    for (const View& view : {View(small_crops()), View(EvalView{.resize = 20, .size = 16})}) {
+      for (const int workers : {0, 2}) {
+        LoaderOptions options{.batch = 6, .workers = workers, .drop_last = false};
+        Loader numbers(made_up(20, channels), view, options);
+        options.bytes = true;
+        Loader bytes(made_up(20, channels), view, options);
+        BatchUpload upload(Device::cpu);
+        for (int i = 0; i < 8; ++i) {
+          const Batch raw = bytes.next();
+          ASSERT_EQ(raw.images.dtype(), DType::u8);
+          const Batch batch = upload(raw);
+          ASSERT_EQ(batch.images.dtype(), DType::f32);
+          ASSERT_TRUE(same_bits(batch, numbers.next())) << channels << " channels, batch " << i;
+        }
+      }
+    }
+  }
+}
+
+TEST(Loader, TheScaleOfBytesIsThatOfTheStatistics) {
+  const EvalView view;
+  const kernels::PixelScale color = pixel_scale(view, 3), gray = pixel_scale(view, 1);
+  for (const int byte : {0, 1, 100, 255}) {
+    for (size_t c = 0; c < 3; ++c) {
+      const double expected = (byte / 255. - double{view.mean[c]}) / double{view.std[c]};
+      EXPECT_NEAR(static_cast<float>(byte) * color.factor[c] + color.offset[c], expected, 1e-6);
+    }
+    const double mean = (0.485 + 0.456 + 0.406) / 3, std = (0.229 + 0.224 + 0.225) / 3;
+    EXPECT_NEAR(static_cast<float>(byte) * gray.factor[0] + gray.offset[0], (byte / 255. - mean) / std, 1e-6);
+  }
+}
+
+TEST(Loader, BytesTakeAQuarterOfTheMemory) {
+  const auto live = [] { return allocator(Device::cpu).stats()[Tag::batch].live; };
+  const int64_t before = live();
+  Loader loader(made_up(20), small_crops(), {.batch = 6, .bytes = true});
+  for (int i = 0; i < 4; ++i) loader.next();
+  const int64_t bytes = total_rows(small_crops().segments(6)) * 3;
+  EXPECT_EQ(live() - before, (bytes + 63) / 64 * 64);
 }
 
 TEST(Loader, RefusesWhatCannotWork) {
