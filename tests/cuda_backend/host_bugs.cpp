@@ -332,9 +332,12 @@ TEST(HostBugsDeathTest, EachShows) {
       std::printf("%-47s %-20s\n", std::string(c.bug).c_str(), describe(c.shows));
       continue;
     }
+    // What hangs on the order may stay hidden under some seeds; all else shows under every one.
+    const bool ordered = c.program == batches && c.shows == Shows::numbers;
+    const int tried = ordered ? seeds : 3;
     int shown = 0;
     std::string sentence, otherwise;
-    for (int seed = 1; seed <= seeds; ++seed) {
+    for (int seed = 1; seed <= tried; ++seed) {
       const Finding finding = run(c.program, c.bug, seed);
       if (finding.shows == c.shows) {
         ++shown;
@@ -343,11 +346,10 @@ TEST(HostBugsDeathTest, EachShows) {
         otherwise = fmt::format("seed {}, {}: {}", seed, describe(finding.shows), finding.sentence);
       }
     }
-    // Only what hangs on the order may stay hidden, and under few seeds.
-    EXPECT_GE(shown, c.program == batches && c.shows == Shows::numbers ? seeds / 2 : seeds) << c.bug;
+    EXPECT_GE(shown, ordered ? tried / 2 : tried) << c.bug;
     EXPECT_FALSE(sentence.empty()) << c.bug;
     EXPECT_EQ(otherwise, "") << c.bug;
-    std::printf("%-47s %-20s %2d of %d: %s\n", std::string(c.bug).c_str(), describe(c.shows), shown, seeds,
+    std::printf("%-47s %-20s %2d of %d: %s\n", std::string(c.bug).c_str(), describe(c.shows), shown, tried,
                 sentence.c_str());
   }
 }
