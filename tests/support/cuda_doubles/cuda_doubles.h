@@ -13,8 +13,8 @@
 ///
 /// What the contract leaves open is chosen against the caller:
 /// - Streams are lazy. Nothing runs before something synchronises; then the entries of all streams run in a random
-///   order that stream order and waits for events allow, as far as was asked for, or some way further. Queries force nothing:
-///   a loop that polls does not end.
+///   order that stream order and waits for events allow, as far as was asked for, or some way further. Queries force
+///   nothing: a loop that polls does not end.
 /// - Device memory faults whenever the host touches it (SIGSEGV, with a sentence on stderr that begins with
 ///   "cuda_doubles:"), begins as NaN, and once freed is gone for good: no address is handed out twice.
 /// - Copies to and from pinned memory read and write it when their entry runs, no sooner.
