@@ -95,6 +95,9 @@ TEST(Meta, EverythingElseMovesBytesAndTakesNullPointers) {
   EXPECT_EQ(cost_of([&](Backend& b) { b.adamw({}, slots); }).bytes_moved, 2800);
   const std::vector<GradientSlot> gradients = {{nullptr, 100}, {nullptr, 20}};
   EXPECT_EQ(cost_of([&](Backend& b) { b.unscale(0.5f, gradients, nullptr); }).bytes_moved, 8 * 120 + 4);
+  const Segments crops = {{2, 3, 4}, {1, 2, 2}};
+  EXPECT_EQ(cost_of([&](Backend& b) { b.crops_to_batch(crops, 3, nullptr, {}, DType::bf16, nullptr); }).bytes_moved,
+            28 * 3 * (1 + 2));
 }
 
 }  // namespace
