@@ -132,7 +132,6 @@ void give(const Value& value, const Attribute& attribute, int64_t count, const v
     }
     if (to.finalized) refuse(CUDNN_STATUS_BAD_PARAM, "descriptor {} to be filled is finalised already", i);
     to = from;
-    to.destroyed = false;
   }
 }
 
@@ -151,7 +150,6 @@ void get(const Descriptor& d, cudnnBackendAttributeName_t name, cudnnBackendAttr
   if (!elements) refuse(CUDNN_STATUS_BAD_PARAM, "no place for elements of attribute {}", static_cast<int>(name));
   const int64_t given = std::min(requested, value.count);
   if (type == CUDNN_TYPE_BACKEND_DESCRIPTOR) {
-    require_alive(d);
     give(value, attribute, given, elements);
   } else if (given > 0) {
     std::memcpy(elements, value.bytes.data(), static_cast<size_t>(given) * element_bytes(type));
@@ -184,7 +182,6 @@ void check_part(const Part& part, int64_t alignment) {
 }  // namespace
 
 void execute(cudaStream_t stream, const Descriptor& plan, const Descriptor& pack) {
-  require_alive(plan);
   const auto ids = pack.all<int64_t>(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS);
   const auto pointers = pack.all<void*>(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS);
   const Operation& op = plan.operation;
@@ -304,7 +301,8 @@ cudnnStatus_t cudnnBackendCreateDescriptor(cudnnBackendDescriptorType_t type, cu
 
 cudnnStatus_t cudnnBackendDestroyDescriptor(cudnnBackendDescriptor_t descriptor) {
   return call("cudnnBackendDestroyDescriptor", [=] {
-    descriptor_of(descriptor)->destroyed = true;
+    // What was made of it lives on: cuDNN copies what is set.
+    descriptor_of(descriptor);
     objects().descriptors.erase(descriptor);
     --live_cudnn();
   });

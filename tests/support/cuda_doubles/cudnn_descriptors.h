@@ -68,7 +68,7 @@ struct Value {
 
 struct Descriptor {
   cudnnBackendDescriptorType_t type;
-  bool finalized = false, destroyed = false;
+  bool finalized = false;
   std::map<cudnnBackendAttributeName_t, Value> values = {};
   /// @name What the values mean, once finalised: for a tensor, for a window, from an operation to the plan, from an
   /// engine to the plan
@@ -106,8 +106,6 @@ size_t element_bytes(cudnnBackendAttributeType_t);
 
 /// Checks the values against each other and sets what they mean, and the results.
 void finalize(Descriptor&);
-/// Throws if this descriptor, or any that it was made of, was destroyed.
-void require_alive(const Descriptor&);
 void execute(cudaStream_t, const Descriptor& plan, const Descriptor& pack);
 
 /// Does the convolution, in device memory.

@@ -268,13 +268,6 @@ size_t workspace_bytes(const Operation& op, const Engine& engine) {
   return static_cast<size_t>(64 * (engine.index + 1) + 4 * op.y.dims[3] * op.w.dims[1] * op.w.dims[2] * op.w.dims[3]);
 }
 
-void require_alive(const Descriptor& d) {
-  if (d.destroyed) refuse(CUDNN_STATUS_BAD_PARAM, "a descriptor of type {} was destroyed", static_cast<int>(d.type));
-  for (const auto& [name, value] : d.values) {
-    for (const Reference& child : value.descriptors) require_alive(*child);
-  }
-}
-
 void finalize(Descriptor& d) {
   if (d.finalized) refuse(CUDNN_STATUS_BAD_PARAM, "the descriptor is finalised already");
   for (const Attribute& attribute : attributes_of(d.type)) {
@@ -282,7 +275,6 @@ void finalize(Descriptor& d) {
       refuse(CUDNN_STATUS_BAD_PARAM, "attribute {} was not set", static_cast<int>(attribute.name));
     }
   }
-  require_alive(d);
   switch (d.type) {
     case CUDNN_BACKEND_TENSOR_DESCRIPTOR:
       finalize_tensor(d);
