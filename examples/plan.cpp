@@ -3,7 +3,9 @@
 ///
 ///   saccade-plan --model y_256gf --crops 2x224+4x96 --batch 16 --precision f16 --device v100-32gb --html plan.html
 #include <saccade/core/bytes.h>
+#include <saccade/core/plan/conv_workspaces.h>
 #include <saccade/kernels/backend.h>
+#include <saccade/kernels/rehearsal.h>
 #include <saccade/saccade.h>
 
 #include "memory_budget.h"
@@ -144,6 +146,7 @@ int make_plan(CLI::App& app, Settings& s) {
     budget = budget > 0 ? std::min(budget, device.memory_bytes) : device.memory_bytes;
     outside = device.reserved_bytes;
     machine = device.name;
+    if (!device.conv_workspaces.empty()) kernels::rehearse(plan::ConvWorkspaces(device.conv_workspaces));
     time = std::make_unique<plan::DescribedDevice>(device);
   }
   ssl::Planner planner(spec, *time);

@@ -10,6 +10,7 @@
 
 #include <cstdlib>
 #include <string_view>
+#include <utility>
 
 namespace saccade::kernels {
 
@@ -36,6 +37,10 @@ Backend& backend(Device device) {
 void rehearse(Device device) {
   if (device == Device::meta) throw Error("rehearse: the meta backend cannot rehearse itself");
   meta_backend().rehearse(backend(device));
+}
+
+void rehearse(std::function<size_t(const Conv2d&, std::span<const Segment>, ConvPass)> conv2d_workspace) {
+  meta_backend().rehearse(cpu_backend(), std::move(conv2d_workspace));
 }
 
 Cost& meta_cost() {

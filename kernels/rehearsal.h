@@ -7,6 +7,7 @@
 #include <saccade/kernels/matmul.h>
 #include <saccade/kernels/segments.h>
 
+#include <functional>
 #include <span>
 #include <string_view>
 
@@ -17,6 +18,9 @@ namespace saccade::kernels {
 
 /// Which device the meta backend rehearses, of this process: its calls ask for that one's workspaces. The CPU at first.
 void rehearse(Device device);
+/// As the other, for a device that is not here: what convolutions need of it is the function's to say, the rest is as
+/// on the CPU.
+void rehearse(std::function<size_t(const Conv2d&, std::span<const Segment>, ConvPass)> conv2d_workspace);
 
 /// Kinds of calls. The first group is told apart call by call; of the second only the traffic counts.
 enum class CallKind : uint8_t {

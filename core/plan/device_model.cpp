@@ -38,6 +38,11 @@ DeviceDescription parse(const std::string& where, const nlohmann::json& json) {
   d.matmul = share("matmul");
   d.batch_norm = share("batch_norm");
   d.memory = share("memory");
+  if (json.contains("conv_workspaces")) {
+    if (!json["conv_workspaces"].is_string())
+      throw Error(fmt::format("{}: expected a name of recorded \"conv_workspaces\"", where));
+    d.conv_workspaces = json["conv_workspaces"].get<std::string>();
+  }
   return d;
 }
 
@@ -63,7 +68,7 @@ std::vector<std::string> device_names() {
 
 DeviceDescription device_description(std::string_view name_or_path) {
   for (const DeviceFile& file : device_files())
-    if (file.name == name_or_path) return parse(fmt::format("device {}", file.name), std::string(file.json));
+    if (file.name == name_or_path) return parse(fmt::format("device {}", file.name), std::string(file.text));
   const std::string path(name_or_path);
   if (path.find_first_of("./") == std::string::npos)
     throw Error(fmt::format("device: \"{}\" is neither one of {} nor the path of a JSON file", path,

@@ -45,6 +45,7 @@ struct DeviceDescription {
   /// Share of the peak that is reached: of arithmetic in dense and in grouped convolutions and in matrix products (1x1
   /// convolutions too), of bandwidth in batch norms and in everything else.
   double convolution = 1, grouped_convolution = 1, matmul = 1, batch_norm = 1, memory = 1;
+  std::string conv_workspaces = {};  ///< whose workspaces convolutions take (ConvWorkspaces); empty: the CPU backend's
 
   int64_t usable_bytes() const { return memory_bytes - reserved_bytes; }
 };

@@ -5,10 +5,13 @@
 
 namespace saccade::plan {
 
-/// A file of core/plan/devices, made part of the library when the build is configured.
+/// A file made part of the library when the build is configured.
 struct DeviceFile {
-  std::string_view name, json;
+  std::string_view name, text;
 };
+/// core/plan/devices/*.json
 std::span<const DeviceFile> device_files();
+/// core/plan/conv_workspaces/*.csv
+std::span<const DeviceFile> conv_workspace_files();
 
 }  // namespace saccade::plan

@@ -3,6 +3,7 @@
 #include <saccade/kernels/cuda/launch.h>
 #include <saccade/kernels/cuda/matmul_cublaslt.h>
 #include <saccade/kernels/cuda/runtime.h>
+#include <saccade/kernels/cuda/workspace.h>
 #include <saccade/kernels/cuda_device.h>
 #include <saccade/kernels/error.h>
 
@@ -36,6 +37,10 @@ class Scratch {
   size_t bytes_ = 0;
 };
 
+void* align(void* workspace) {
+  return reinterpret_cast<void*>(aligned_workspace(reinterpret_cast<uintptr_t>(workspace)));
+}
+
 /// The 1x1 convolution as a product over the rows of all segments.
 MatMul product_of(const Conv2d& conv, std::span<const Segment> in, ConvPass pass) {
   const int64_t rows = total_rows(in);
@@ -67,28 +72,28 @@ class CudaBackend final : public Backend {
   Device device() const override { return Device::cuda; }
 
   size_t conv2d_workspace(const Conv2d& conv, std::span<const Segment> in, ConvPass pass) const override {
-    return conv.is_matmul() ? MatrixProducts::workspace : convolutions_.workspace(conv, in, pass);
+    return with_room_to_align(conv.is_matmul() ? kMatMulWorkspace : convolutions_.workspace(conv, in, pass));
   }
   void conv2d_forward(const Conv2d& conv, std::span<const Segment> in, const void* x, const void* w, void* y,
                       void* workspace) override {
     if (conv.is_matmul()) return matmul(product_of(conv, in, ConvPass::forward), x, w, nullptr, y, workspace);
-    convolutions_.forward(conv, in, x, w, y, workspace);
+    convolutions_.forward(conv, in, x, w, y, align(workspace));
   }
   void conv2d_backward_data(const Conv2d& conv, std::span<const Segment> in, const void* dy, const void* w, void* dx,
                             void* workspace) override {
     if (conv.is_matmul()) return matmul(product_of(conv, in, ConvPass::backward_data), dy, w, nullptr, dx, workspace);
-    convolutions_.backward_data(conv, in, dy, w, dx, workspace);
+    convolutions_.backward_data(conv, in, dy, w, dx, align(workspace));
   }
   void conv2d_backward_weight(const Conv2d& conv, std::span<const Segment> in, const void* x, const void* dy, float* dw,
                               void* workspace) override {
     if (conv.is_matmul()) return matmul(product_of(conv, in, ConvPass::backward_weight), dy, x, nullptr, dw, workspace);
-    convolutions_.backward_weight(conv, in, x, dy, dw, workspace);
+    convolutions_.backward_weight(conv, in, x, dy, dw, align(workspace));
   }
 
-  size_t matmul_workspace(const MatMul&) const override { return MatrixProducts::workspace; }
+  size_t matmul_workspace(const MatMul&) const override { return with_room_to_align(kMatMulWorkspace); }
   void matmul(const MatMul& problem, const void* a, const void* b, const void* bias, void* c,
               void* workspace) override {
-    products_.run(runtime_.compute.get(), problem, a, b, bias, c, workspace);
+    products_.run(stream_, problem, a, b, bias, c, align(workspace));
   }
 
   size_t batch_norm_workspace(const BatchNorm& norm, std::span<const Segment> segments) const override {

@@ -11,11 +11,8 @@
 namespace saccade::kernels::cuda {
 namespace {
 
-constexpr size_t kAlignment = 256;  // of parts of the workspace
 /// So many of cuDNN's proposals are of interest.
 constexpr size_t kCandidates = 5;
-
-size_t aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
 int64_t alignment_of(size_t offset) { return int64_t{1} << std::min(4, std::countr_zero(offset | 16)); }
 
@@ -30,31 +27,12 @@ bool asked_to_tune() {
   return value != nullptr && *value != '\0' && std::string_view(value) != "0";
 }
 
-/// Weight gradients come in the dtype of the convolution, a part at a time; what is behind the plan's own workspace.
-struct WeightParts {
-  size_t plan = 0, gradient = 0, sum = 0;  ///< bytes
-  size_t total() const { return plan + gradient + sum; }
-};
-WeightParts weight_parts(const Conv2d& conv, size_t parts, size_t plan) {
-  const auto elements = static_cast<size_t>(conv.weight_elements());
-  const bool half = conv.dtype != DType::f32;
-  return {.plan = aligned(plan),
-          .gradient = half ? aligned(elements * size_of(conv.dtype)) : 0,
-          .sum = parts > 1 ? aligned(elements * sizeof(float)) : 0};
-}
-
 /// The most that a plan of these parts may take.
 size_t plan_workspace(std::span<const CudnnConvolutions::Part> parts) {
   size_t most = 0;
   for (const auto& part : parts)
     for (const ConvPlan& plan : *part.plans) most = std::max(most, plan.workspace);
   return most;
-}
-
-/// About half as many images; a multiple of 8, for the parts to begin at aligned addresses, while there are that many.
-int64_t fewer(int64_t images) {
-  const int64_t half = (images + 1) / 2;
-  return half > 8 ? half / 8 * 8 : half;
 }
 
 /// An event that notes the time.
@@ -124,14 +102,12 @@ std::vector<CudnnConvolutions::Part> CudnnConvolutions::parts(const Conv2d& conv
                 image,
                 output};
       part.plans = &plans(part.problem);
-      if (const size_t needs = part.plans->front().workspace; needs > kConvWorkspaceLimit && part.problem.in.n > 1) {
-        // Unless it is the weights that take the room.
-        ConvProblem smaller = part.problem;
-        smaller.in.n = fewer(smaller.in.n);
-        if (plans(smaller).front().workspace < needs - needs / 4) {
-          together = smaller.in.n;
-          continue;
-        }
+      ConvProblem smaller = part.problem;
+      smaller.in.n = fewer_images(smaller.in.n);
+      if (const size_t needs = part.plans->front().workspace;
+          needs > kConvWorkspaceLimit && worth_parts(needs, plans(smaller).front().workspace)) {
+        together = smaller.in.n;
+        continue;
       }
       done += part.problem.in.n;
       image += static_cast<size_t>(part.problem.in.n) * image_bytes;
@@ -145,7 +121,7 @@ std::vector<CudnnConvolutions::Part> CudnnConvolutions::parts(const Conv2d& conv
 size_t CudnnConvolutions::workspace(const Conv2d& conv, std::span<const Segment> in, ConvPass pass) {
   const std::vector<Part> parts = this->parts(conv, in, pass);
   const size_t most = plan_workspace(parts);
-  return pass == ConvPass::backward_weight ? weight_parts(conv, parts.size(), most).total() : most;
+  return pass == ConvPass::backward_weight ? WeightGradientWorkspace(conv, parts.size(), most).total() : most;
 }
 
 void CudnnConvolutions::execute(const ConvPlan& plan, const Operands& operands, void* workspace) {
@@ -209,7 +185,7 @@ void CudnnConvolutions::backward_data(const Conv2d& conv, std::span<const Segmen
 void CudnnConvolutions::backward_weight(const Conv2d& conv, std::span<const Segment> in, const void* x, const void* dy,
                                         float* dw, void* workspace) {
   const std::vector<Part> parts = this->parts(conv, in, ConvPass::backward_weight);
-  const WeightParts layout = weight_parts(conv, parts.size(), plan_workspace(parts));
+  const WeightGradientWorkspace layout(conv, parts.size(), plan_workspace(parts));
   void* const gradient = at(workspace, layout.plan);  // of a part, where it is not f32
   auto* const sum = static_cast<float*>(at(workspace, layout.plan + layout.gradient));
   if (parts.empty()) fill(stream_, DType::f32, conv.weight_elements(), 0, dw);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <saccade/kernels/cuda/cudnn_plan.h>
+#include <saccade/kernels/cuda/workspace.h>
 
 #include <array>
 #include <map>
@@ -62,8 +63,5 @@ class CudnnConvolutions {
   std::mutex mutex_;
   std::map<Key, std::vector<ConvPlan>> plans_;
 };
-
-/// Enough work for any GPU, and little of its memory.
-inline constexpr size_t kConvWorkspaceLimit = size_t{256} << 20;
 
 }  // namespace saccade::kernels::cuda

@@ -90,19 +90,23 @@ PassNames names_of(ConvPass pass) {
   throw Error("convolution: no such pass");
 }
 
-CudnnDescriptor make_graph(const ConvProblem& problem, cudnnHandle_t handle) {
+/// A graph of one operation. What it is made of lives as long: that cuDNN keeps copies is nowhere promised.
+struct Graph {
+  CudnnDescriptor image, weight, output, convolution, operation, graph;
+};
+Graph make_graph(const ConvProblem& problem, cudnnHandle_t handle) {
   const Conv2d& conv = problem.conv;
   const Segment out = conv.output(problem.in);
-  const CudnnDescriptor image =
+  CudnnDescriptor image =
       make_tensor(ConvTensor::image, conv.dtype, {problem.in.n, conv.in_channels, problem.in.h, problem.in.w},
                   problem.image_alignment);
   // That the weights have fewer channels than the images is what tells cuDNN of groups.
-  const CudnnDescriptor weight = make_tensor(
-      ConvTensor::weight, conv.dtype, {conv.out_channels, conv.in_channels / conv.groups, conv.kernel, conv.kernel},
-      problem.weight_alignment);
-  const CudnnDescriptor output =
+  CudnnDescriptor weight = make_tensor(ConvTensor::weight, conv.dtype,
+                                       {conv.out_channels, conv.in_channels / conv.groups, conv.kernel, conv.kernel},
+                                       problem.weight_alignment);
+  CudnnDescriptor output =
       make_tensor(ConvTensor::output, conv.dtype, {out.n, conv.out_channels, out.h, out.w}, problem.output_alignment);
-  const CudnnDescriptor convolution = make_convolution(conv);
+  CudnnDescriptor convolution = make_convolution(conv);
   const PassNames names = names_of(problem.pass);
   const float one = 1, zero = 0;
   CudnnDescriptor operation(names.operation);
@@ -117,7 +121,8 @@ CudnnDescriptor make_graph(const ConvProblem& problem, cudnnHandle_t handle) {
   graph.set(CUDNN_ATTR_OPERATIONGRAPH_OPS, operation);
   if (handle != nullptr) graph.set(CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &handle);
   graph.finalize();
-  return graph;
+  return {std::move(image),       std::move(weight),    std::move(output),
+          std::move(convolution), std::move(operation), std::move(graph)};
 }
 
 /// Adds the heuristics' proposals, best first. A mode that has none for a problem may say so by an error.
@@ -204,7 +209,8 @@ PlanTarget::PlanTarget(const std::string& properties) : properties_(CUDNN_BACKEN
 }
 
 std::vector<ConvPlan> PlanTarget::plans(const ConvProblem& problem, size_t most) const {
-  const CudnnDescriptor graph = make_graph(problem, handle_);
+  const Graph parts = make_graph(problem, handle_);
+  const CudnnDescriptor& graph = parts.graph;
   std::vector<ConvPlan> proposals;
   propose(graph, properties_, CUDNN_HEUR_MODE_A, proposals);
   propose(graph, properties_, CUDNN_HEUR_MODE_FALLBACK, proposals);

@@ -1,5 +1,6 @@
 #include <saccade/kernels/cuda/matmul_cublaslt.h>
 #include <saccade/kernels/cuda/runtime.h>
+#include <saccade/kernels/cuda/workspace.h>
 #include <saccade/kernels/error.h>
 
 #include <algorithm>
@@ -65,7 +66,7 @@ uint32_t alignment_of(const void* at) {
 }  // namespace
 
 void MatrixProducts::run(cudaStream_t stream, const MatMul& s, const void* a, const void* b, const void* bias, void* c,
-                         void* workspace_memory) {
+                         void* workspace) {
   if (s.m == 0 || s.n == 0) return;
   // Row-major c = op(a) op(b) is column-major c' = op(b)' op(a)': the operands change places.
   const Problem problem = make_problem();
@@ -96,7 +97,7 @@ void MatrixProducts::run(cudaStream_t stream, const MatMul& s, const void* a, co
     cublasLtMatmulPreference_t made = nullptr;
     check(cublasLtMatmulPreferenceCreate(&made), "describe a matrix product");
     const Preference preference(made);
-    set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, uint64_t{workspace});
+    set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, uint64_t{kMatMulWorkspace});
     set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, at_b);
     set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, at_a);
     set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, at_c);
@@ -112,7 +113,7 @@ void MatrixProducts::run(cudaStream_t stream, const MatMul& s, const void* a, co
     chosen = chosen_.emplace(key, found.algo).first;
   }
   check(cublasLtMatmul(handle_, problem.get(), &s.alpha, b, left.get(), a, right.get(), &s.beta, c, out.get(), c,
-                       out.get(), &chosen->second, workspace_memory, workspace, stream),
+                       out.get(), &chosen->second, workspace, kMatMulWorkspace, stream),
         "multiply matrices");
 }
 

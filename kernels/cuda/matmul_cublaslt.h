@@ -15,8 +15,7 @@ class MatrixProducts {
  public:
   explicit MatrixProducts(cublasLtHandle_t handle) : handle_(handle) {}
 
-  /// The same for every problem, so that it does not hang on where the operands happen to lie.
-  static constexpr size_t workspace = size_t{4} << 20;
+  /// @param workspace  kMatMulWorkspace bytes, aligned to kWorkspaceAlignment
   void run(cudaStream_t stream, const MatMul&, const void* a, const void* b, const void* bias, void* c,
            void* workspace);
 

@@ -1,19 +1,12 @@
 // What the real cuDNN says of every convolution of every RegNet, for devices that are only described.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
-#include <saccade/core/autograd.h>
 #include <saccade/kernels/cuda/conv_cudnn.h>
-#include <saccade/kernels/error.h>
-#include <saccade/kernels/rehearsal.h>
 #include <saccade/nn/regnet.h>
 
-#include <algorithm>
-#include <fstream>
-#include <map>
-#include <memory>
-#include <sstream>
+#include "described_devices.h"
 
-namespace saccade {
+namespace saccade::testing {
 namespace {
 
 using kernels::Conv2d;
@@ -23,45 +16,6 @@ using kernels::cuda::CudnnConvolutions;
 using kernels::cuda::PlanTarget;
 
 constexpr ConvPass kPasses[] = {ConvPass::forward, ConvPass::backward_data, ConvPass::backward_weight};
-
-/// The convolutions of a network on a batch of two resolutions, each once. Those that the backend runs as matrix
-/// products too: cuDNN has to have them all.
-std::vector<std::pair<Conv2d, Segments>> convolutions_of(const std::string& name, DType dtype) {
-  struct Listener final : kernels::MetaListener {
-    std::vector<std::pair<Conv2d, Segments>> found;
-    void on_call(const kernels::Call& call) override {
-      if (call.kind != kernels::CallKind::conv_forward) return;
-      std::pair<Conv2d, Segments> heard{call.conv, Segments(call.segments.begin(), call.segments.end())};
-      if (std::find(found.begin(), found.end(), heard) == found.end()) found.push_back(std::move(heard));
-    }
-  } listener;
-  const DeviceScope scope(Device::meta);
-  nn::RegNet net(nn::regnet_spec(name));
-  const NoGradScope no_grad;
-  net.train(false);
-  const Segments crops{{16, 224, 224}, {48, 96, 96}};
-  const kernels::MetaListenScope listen(listener);
-  net(Tensor::images(crops, 3));
-  for (auto& [conv, segments] : listener.found) conv.dtype = dtype;
-  return listener.found;
-}
-
-std::string properties_of(const std::string& device) {
-  std::ifstream file(std::string(SACCADE_CUDNN_DEVICES) + "/" + device + ".json");
-  std::stringstream json;
-  json << file.rdbuf();
-  return json.str();
-}
-
-/// Why cuDNN does not take our description of the device: its format is not documented, and may change. Empty: it does.
-std::string refusal(const std::string& device) {
-  try {
-    const PlanTarget target(properties_of(device));
-    return {};
-  } catch (const Error& e) {
-    return e.what();
-  }
-}
 
 struct Case {
   std::string device;
@@ -148,4 +102,4 @@ TEST(ConvPlansOfOther, F32TakesNoTensorCores) {
 }
 
 }  // namespace
-}  // namespace saccade
+}  // namespace saccade::testing

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <saccade/kernels/conv.h>
+
+#include <algorithm>
+#include <cstddef>
+
+/// @file
+/// What the CUDA backend gives the vendor's libraries as workspace, and how it lays that of a convolution out: the part
+/// that needs neither a GPU nor the libraries, for planners (core/plan/conv_workspaces.h) to count with too.
+
+namespace saccade::kernels::cuda {
+
+/// What cuBLASLt wants its workspace aligned to (documentation of cublasLtMatmul); the arena promises less.
+inline constexpr size_t kWorkspaceAlignment = 256;
+inline size_t aligned_workspace(size_t bytes) {
+  return (bytes + kWorkspaceAlignment - 1) / kWorkspaceAlignment * kWorkspaceAlignment;
+}
+/// What to ask for in order to have so many bytes aligned.
+inline size_t with_room_to_align(size_t bytes) { return bytes == 0 ? 0 : bytes + kWorkspaceAlignment; }
+
+/// Of every matrix product, so that it does not hang on where the operands happen to lie.
+inline constexpr size_t kMatMulWorkspace = size_t{4} << 20;
+
+/// What one plan may take before the images of a segment go in several parts: enough work for any GPU, and little of
+/// its memory.
+inline constexpr size_t kConvWorkspaceLimit = size_t{256} << 20;
+
+/// The next smaller part of so many images: about half; a multiple of 8, for parts to begin at aligned addresses, while
+/// there are that many.
+inline int64_t fewer_images(int64_t images) {
+  const int64_t half = (images + 1) / 2;
+  return half > 8 ? half / 8 * 8 : half;
+}
+
+/// True where parts of fewer images, which take `of_fewer` bytes, are worth it: not if it is weights that take the
+/// room.
+inline bool worth_parts(size_t workspace, size_t of_fewer) { return of_fewer < workspace - workspace / 4; }
+
+/// The weight gradient of a part comes in the dtype of the convolution; they are summed up in f32.
+struct WeightGradientWorkspace {
+  WeightGradientWorkspace(const Conv2d& conv, size_t parts, size_t plan_bytes)
+      : plan(aligned_workspace(plan_bytes)),
+        gradient(conv.dtype == DType::f32
+                     ? 0
+                     : aligned_workspace(static_cast<size_t>(conv.weight_elements()) * size_of(conv.dtype))),
+        sum(parts > 1 ? aligned_workspace(static_cast<size_t>(conv.weight_elements()) * sizeof(float)) : 0) {}
+  size_t total() const { return plan + gradient + sum; }
+
+  size_t plan, gradient, sum;  ///< bytes, in this order
+};
+
+}  // namespace saccade::kernels::cuda
