@@ -46,6 +46,13 @@ void expect_close(const Tensor& got, const Tensor& expected, double tolerance, c
     ASSERT_NEAR(double{a[i]}, double{b[i]}, tolerance * top) << what << ", element " << i;
 }
 
+/// All but the op that a user of the library wrote, on the memory of the CPU.
+std::vector<OpCase> ops_of_the_library() {
+  std::vector<OpCase> cases = op_table();
+  std::erase_if(cases, [](const OpCase& c) { return c.name == "own_silu"; });
+  return cases;
+}
+
 class CudaOpTable : public ::testing::TestWithParam<std::tuple<OpCase, DType>> {};
 
 TEST_P(CudaOpTable, AgreesWithTheCpu) {
@@ -66,7 +73,7 @@ TEST_P(CudaOpTable, TheSameCallGivesTheSameBits) {
 }
 
 INSTANTIATE_TEST_SUITE_P(AllOps, CudaOpTable,
-                         ::testing::Combine(::testing::ValuesIn(op_table()),
+                         ::testing::Combine(::testing::ValuesIn(ops_of_the_library()),
                                             ::testing::Values(DType::f32, DType::f16, DType::bf16)),
                          [](const auto& info) {
                            return std::get<0>(info.param).name + "_" + std::string(name_of(std::get<1>(info.param)));

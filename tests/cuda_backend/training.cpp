@@ -61,20 +61,28 @@ Course train(Device device, DType precision, bool recompute = false) {
   return run;
 }
 
-void expect_losses(const Course& got, const Course& expected, double tolerance) {
-  for (size_t i = 0; i < expected.losses.size(); ++i)
-    EXPECT_NEAR(got.losses[i], expected.losses[i], tolerance) << "iteration " << i;
+/// Roundings differ, and a training multiplies them: less is allowed to the first losses than to the rest.
+struct Tolerance {
+  double of_the_first_four, of_all, on_average;
+};
+void expect_losses(const Course& got, const Course& expected, const Tolerance& tolerance) {
+  double sum = 0;
+  for (size_t i = 0; i < expected.losses.size(); ++i) {
+    EXPECT_NEAR(got.losses[i], expected.losses[i], i < 4 ? tolerance.of_the_first_four : tolerance.of_all) << i;
+    sum += std::abs(got.losses[i] - expected.losses[i]);
+  }
+  EXPECT_LT(sum / static_cast<double>(expected.losses.size()), tolerance.on_average);
   EXPECT_LT(expected.losses.back(), expected.losses.front());
   EXPECT_EQ(complaint(), "");
 }
 
-// Roundings differ, and twenty steps of training multiply them.
 TEST(CudaTraining, LossesAreTheCpusInF32) {
-  expect_losses(train(Device::cuda, DType::f32), train(Device::cpu, DType::f32), 2e-3);
+  expect_losses(train(Device::cuda, DType::f32), train(Device::cpu, DType::f32), {1e-5, 1e-3, 2e-4});
 }
 
+// In f16 the CPU's own losses are up to 0.045 from those in f32, and 0.02 on average.
 TEST(CudaTraining, LossesAreTheCpusInF16WithLossScaling) {
-  expect_losses(train(Device::cuda, DType::f16), train(Device::cpu, DType::f16), 3e-2);
+  expect_losses(train(Device::cuda, DType::f16), train(Device::cpu, DType::f16), {5e-3, 0.1, 0.03});
 }
 
 TEST(CudaTraining, RecomputationChangesNoBit) {
