@@ -4,13 +4,13 @@ option(SACCADE_CUDA "Build the CUDA backend where the toolkit and cuDNN are foun
 set(SACCADE_CUDA_ARCHITECTURES "" CACHE STRING "CUDA architectures; empty: those of the toolkit's version")
 
 set(SACCADE_CUDA_FOUND FALSE)
-if(SACCADE_CUDA AND NOT SACCADE_SANITIZE)
+if(SACCADE_CUDA)
   find_program(SACCADE_NVCC nvcc HINTS ENV CUDA_PATH PATHS /usr/local/cuda PATH_SUFFIXES bin)
   if(SACCADE_NVCC)
     include(CudaLibraries)
     if(NOT TARGET saccade::cuda)
       message(STATUS "CUDA is left out: cuDNN 9.8 or newer was not found beside nvcc (${SACCADE_NVCC})")
-    else()
+    elseif(NOT SACCADE_SANITIZE)  # which nvcc knows nothing of
       set(SACCADE_CUDA_FOUND TRUE)
     endif()
   endif()
