@@ -19,8 +19,8 @@ BatchUpload::~BatchUpload() = default;
 
 BatchUpload::Slot& BatchUpload::free_slot(size_t bytes) {
   Slot* chosen = nullptr;
-  for (const auto& slot :
-       slots_)  // what nobody held at the call before was last used earlier than what was let go since
+  // What nobody held at the call before was last used earlier than what was let go since.
+  for (const auto& slot : slots_)
     if (!slot->given && static_cast<size_t>(slot->memory.numel()) >= bytes) chosen = slot.get();
   for (const auto& slot : slots_)
     if (slot->given && slot->memory.owns_memory_alone()) {

@@ -75,8 +75,11 @@ CudaStatus cuda_status() {
   if (status == cudaSuccess && devices > 0) return {.devices = devices, .why_none = ""};
   cudaGetLastError();  // it was heard: no later call should report it
   if (status == cudaSuccess) return {.devices = 0, .why_none = "there is no CUDA device on this machine"};
-  return {.devices = 0,
-          .why_none = std::string("there is no CUDA device to be used on this machine: ") + cudaGetErrorString(status)};
+  std::string why = cudaGetErrorString(status);
+  if (status == cudaErrorInsufficientDriver)  // it says so where there is no driver at all, too
+    why = "no NVIDIA driver, or one older than CUDA " + std::to_string(CUDART_VERSION / 1000) + "." +
+          std::to_string(CUDART_VERSION % 1000 / 10) + " needs";
+  return {.devices = 0, .why_none = "there is no CUDA device to be used on this machine: " + why};
 }
 
 void select_cuda_device(int index) {

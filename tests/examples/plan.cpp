@@ -35,7 +35,7 @@ TEST(PlanProgram, NamesTheSmallestBudgetAndWhatWouldHelp) {
   EXPECT_EQ(outcome.status, 1) << outcome.out;
   EXPECT_THAT(
       outcome.out,
-      AllOf(HasSubstr("Does not fit in 1.70 GiB: the smallest budget that would do is 1.70 GiB"),
+      AllOf(HasSubstr("Does not fit in 1.70 GiB: the smallest budget that would do is 1.71 GiB"),
             HasSubstr("Would need: --precision bf16: "), HasSubstr("Would need: --fuse-optimizer: "),
             HasSubstr("Would need: --momentum bf16: "), HasSubstr("Would need: --batch 4: "), Not(HasSubstr("Fits"))));
   EXPECT_EQ(outcome.err, "");
