@@ -59,7 +59,7 @@ class ConvPlans : public ::testing::TestWithParam<Case> {
     EXPECT_EQ(nondeterministic, 0);
     EXPECT_EQ(reduced, 0);
     // Volta is not among the architectures of cuDNN from 9.11 on: there it proposes generic engines only.
-    if (GetParam().device != "v100") {
+    if (GetParam().device != "v100" && GetParam().dtype != DType::f32) {
       EXPECT_GE(tensor_cores, plans * 97 / 100);
     }
     fmt::print("{} {}: {} plans, {} on tensor cores; {} calls in parts, at most {:.0f} MiB of workspace\n",
@@ -75,7 +75,8 @@ using ConvPlansLong = ConvPlans;
 TEST_P(ConvPlansLong, EveryRegNet) { expect_plans(nn::regnet_names()); }
 
 const auto kCases = ::testing::Values(Case{"v100", DType::f16}, Case{"t4", DType::f16}, Case{"a100", DType::f16},
-                                      Case{"h100", DType::f16}, Case{"a100", DType::bf16}, Case{"h100", DType::bf16});
+                                      Case{"h100", DType::f16}, Case{"a100", DType::bf16}, Case{"h100", DType::bf16},
+                                      Case{"a100", DType::f32});
 INSTANTIATE_TEST_SUITE_P(Devices, ConvPlans, kCases, name_of_case);
 INSTANTIATE_TEST_SUITE_P(Devices, ConvPlansLong, kCases, name_of_case);
 
