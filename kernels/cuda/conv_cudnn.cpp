@@ -57,8 +57,8 @@ class TimingEvent {
 
 }  // namespace
 
-CudnnConvolutions::CudnnConvolutions(cudnnHandle_t handle, cudaStream_t stream)
-    : handle_(handle), stream_(stream), target_(handle), autotune_(asked_to_tune()) {}
+CudnnConvolutions::CudnnConvolutions(cudnnHandle_t handle, cudaStream_t stream, size_t limit)
+    : handle_(handle), stream_(stream), target_(handle), limit_(limit), autotune_(asked_to_tune()) {}
 
 CudnnConvolutions::CudnnConvolutions(const std::string& properties) : target_(properties) {}
 
@@ -76,7 +76,7 @@ std::vector<ConvPlan>& CudnnConvolutions::plans(const ConvProblem& p) {
     if (!autotune_)
       std::erase_if(plans, [on = plans.front().tensor_cores](const ConvPlan& plan) { return plan.tensor_cores != on; });
     const size_t least = std::ranges::min_element(plans, {}, &ConvPlan::workspace)->workspace;
-    std::erase_if(plans, [&](const ConvPlan& plan) { return plan.workspace > std::max(kConvWorkspaceLimit, least); });
+    std::erase_if(plans, [&](const ConvPlan& plan) { return plan.workspace > std::max(limit_, least); });
     if (!autotune_) plans.resize(1);
     known = plans_.emplace(key, std::move(plans)).first;
   }
@@ -105,7 +105,7 @@ std::vector<CudnnConvolutions::Part> CudnnConvolutions::parts(const Conv2d& conv
       ConvProblem smaller = part.problem;
       smaller.in.n = fewer_images(smaller.in.n);
       if (const size_t needs = part.plans->front().workspace;
-          needs > kConvWorkspaceLimit && worth_parts(needs, plans(smaller).front().workspace)) {
+          needs > limit_ && worth_parts(needs, plans(smaller).front().workspace)) {
         together = smaller.in.n;
         continue;
       }

@@ -27,7 +27,8 @@ namespace saccade::kernels::cuda {
 class CudnnConvolutions {
  public:
   /// @param stream  the handle's
-  CudnnConvolutions(cudnnHandle_t handle, cudaStream_t stream);
+  /// @param limit   of a plan's workspace, beyond which a segment goes in parts
+  CudnnConvolutions(cudnnHandle_t handle, cudaStream_t stream, size_t limit = kConvWorkspaceLimit);
   /// Plans for a described device (PlanTarget); runs nothing.
   explicit CudnnConvolutions(const std::string& properties);
 
@@ -59,6 +60,7 @@ class CudnnConvolutions {
   cudnnHandle_t handle_ = nullptr;
   cudaStream_t stream_ = nullptr;
   PlanTarget target_;
+  size_t limit_ = kConvWorkspaceLimit;
   bool autotune_ = false;
   std::mutex mutex_;
   std::map<Key, std::vector<ConvPlan>> plans_;

@@ -265,7 +265,8 @@ std::vector<int64_t> recommended(const Operation& op, cudnnBackendHeurMode_t mod
 }
 
 size_t workspace_bytes(const Operation& op, const Engine& engine) {
-  return static_cast<size_t>(64 * (engine.index + 1) + 4 * op.y.dims[3] * op.w.dims[1] * op.w.dims[2] * op.w.dims[3]);
+  return static_cast<size_t>(64 * (engine.index + 1) +
+                             4 * op.y.dims[0] * op.y.dims[3] * op.w.dims[1] * op.w.dims[2] * op.w.dims[3]);
 }
 
 void finalize(Descriptor& d) {
