@@ -4,7 +4,12 @@ if(SACCADE_NVCC)
   get_filename_component(saccade_nvcc_path ${SACCADE_NVCC} REALPATH)
   set(CUDAToolkit_NVCC_EXECUTABLE ${saccade_nvcc_path})
 endif()
+# Of a project for CMake 3.25 or later that version's module wants to deprecate a target which CUDA 13 no longer has, and
+# fails.
+set(saccade_minimum ${CMAKE_MINIMUM_REQUIRED_VERSION})
+set(CMAKE_MINIMUM_REQUIRED_VERSION 3.24)
 find_package(CUDAToolkit 12.5 QUIET)
+set(CMAKE_MINIMUM_REQUIRED_VERSION ${saccade_minimum})
 find_path(CUDNN_INCLUDE_DIR cudnn.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
 find_library(CUDNN_LIBRARY cudnn HINTS ${CUDAToolkit_LIBRARY_DIR})
 # From 9.8 on cuDNN plans for a device that is only described.
