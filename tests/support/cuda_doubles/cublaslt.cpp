@@ -1,35 +1,19 @@
 #include <cublasLt.h>
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <cstring>
 #include <map>
-#include <vector>
 
+#include "cublaslt_product.h"
 #include "state.h"
 
 // Column- and row-major products with f32 arithmetic, for f32, f16 and bf16, with a bias or without.
 namespace cuda_doubles {
+using namespace cublaslt;
 namespace {
 
-struct Problem {
-  int32_t compute, scale;
-  int32_t pointer_mode = CUBLASLT_POINTER_MODE_HOST;
-  std::array<int32_t, 3> transposed = {CUBLAS_OP_N, CUBLAS_OP_N, CUBLAS_OP_N};
-  uint32_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
-  const void* bias = nullptr;
-  int32_t bias_type = -1;
-};
-struct Layout {
-  uint32_t type;
-  uint64_t rows, columns;
-  int64_t ld;
-  int32_t order = CUBLASLT_ORDER_COL;
-  bool operator==(const Layout&) const = default;
-};
 struct Preference {
   uint64_t workspace = 0;
   std::array<uint32_t, 4> alignment = {256, 256, 256, 256};
@@ -94,60 +78,6 @@ void assign(T& field, const void* value, size_t bytes) {
 [[noreturn]] void no_double(int attribute) {
   refuse(CUBLAS_STATUS_NOT_SUPPORTED, "the double does not know attribute {}", attribute);
 }
-
-const char* name_of(int64_t type) {
-  return type == CUDA_R_32F ? "f32" : type == CUDA_R_16F ? "f16" : type == CUDA_R_16BF ? "bf16" : "another type";
-}
-size_t size_of(uint32_t type) { return type == CUDA_R_32F ? 4 : 2; }
-
-double load(const void* base, size_t i, uint32_t type) {
-  if (type == CUDA_R_32F) return static_cast<const float*>(base)[i];
-  if (type == CUDA_R_16F) return __half2float(static_cast<const __half*>(base)[i]);
-  return __bfloat162float(static_cast<const __nv_bfloat16*>(base)[i]);
-}
-void store(void* base, size_t i, uint32_t type, double value) {
-  if (type == CUDA_R_32F) {
-    static_cast<float*>(base)[i] = static_cast<float>(value);
-  } else if (type == CUDA_R_16F) {
-    static_cast<__half*>(base)[i] = __double2half(value);
-  } else {
-    static_cast<__nv_bfloat16*>(base)[i] = __double2bfloat16(value);
-  }
-}
-
-/// A matrix as it lies in memory, and as it enters the product.
-struct Matrix {
-  Layout layout;
-  bool transposed = false;
-  uint64_t rows() const { return transposed ? layout.columns : layout.rows; }
-  uint64_t columns() const { return transposed ? layout.rows : layout.columns; }
-  size_t at(uint64_t row, uint64_t column) const {
-    if (transposed) std::swap(row, column);
-    const auto ld = static_cast<uint64_t>(layout.ld);
-    return layout.order == CUBLASLT_ORDER_COL ? column * ld + row : row * ld + column;
-  }
-  size_t bytes() const {
-    const bool empty = layout.rows == 0 || layout.columns == 0;
-    return empty ? 0 : (at(rows() - 1, columns() - 1) + 1) * size_of(layout.type);
-  }
-};
-
-/// A valid problem.
-struct Product {
-  Problem problem;
-  Matrix a, b, c, d;
-  bool biased() const { return problem.epilogue == CUBLASLT_EPILOGUE_BIAS; }
-  size_t bias_bytes() const { return biased() ? d.rows() * size_of(d.layout.type) : 0; }
-  /// What an algorithm is chosen by: all but where the bias lies.
-  uint64_t hash() const {
-    std::string text = fmt::format("{} {}", problem.transposed[0] * 2 + problem.transposed[1], problem.epilogue);
-    for (const Matrix& m : {a, b, c, d}) {
-      const Layout& l = m.layout;
-      text += fmt::format(" {} {} {} {} {}", l.type, l.rows, l.columns, l.ld, l.order);
-    }
-    return std::hash<std::string>()(text);
-  }
-};
 
 void check_layout(const Layout& l, const char* name) {
   if (l.type != CUDA_R_32F && l.type != CUDA_R_16F && l.type != CUDA_R_16BF) {
@@ -229,33 +159,6 @@ void check_operand(const Operand& operand) {
   if (reinterpret_cast<uintptr_t>(operand.address) % operand.alignment != 0) {
     refuse(CUBLAS_STATUS_INVALID_VALUE, "{} at {} is not aligned to {} bytes, as was promised", operand.name,
            operand.address, operand.alignment);
-  }
-}
-
-/// Rows of op(A), or columns of op(B).
-std::vector<double> lines_of(const Matrix& m, const void* data, bool columns) {
-  const uint64_t lines = columns ? m.columns() : m.rows(), length = columns ? m.rows() : m.columns();
-  std::vector<double> values(lines * length);
-  for (uint64_t line = 0; line < lines; ++line) {
-    for (uint64_t k = 0; k < length; ++k) {
-      values[line * length + k] = load(data, columns ? m.at(k, line) : m.at(line, k), m.layout.type);
-    }
-  }
-  return values;
-}
-
-void multiply(const Product& product, float alpha, float beta, const void* a, const void* b, const void* c, void* d) {
-  const uint64_t depth = product.a.columns();
-  const std::vector<double> left = lines_of(product.a, a, false), right = lines_of(product.b, b, true);
-  for (uint64_t column = 0; column < product.d.columns(); ++column) {
-    for (uint64_t row = 0; row < product.d.rows(); ++row) {
-      double sum = 0;
-      for (uint64_t k = 0; k < depth; ++k) sum += left[row * depth + k] * right[column * depth + k];
-      sum *= alpha;
-      if (beta != 0) sum += beta * load(c, product.c.at(row, column), product.c.layout.type);
-      if (product.biased()) sum += load(product.problem.bias, row, product.d.layout.type);
-      store(d, product.d.at(row, column), product.d.layout.type, sum);
-    }
   }
 }
 
