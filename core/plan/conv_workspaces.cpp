@@ -26,13 +26,14 @@ ConvWorkspaces::ConvWorkspaces(std::string_view name) {
     if (!fields) throw Error(fmt::format("convolutions' workspaces of {}: cannot read \"{}\"", name, line));
     rows_.emplace(key, passes);
   }
+  if (!rows_.contains(kProduct)) throw Error(fmt::format("convolutions' workspaces of {}: none of products", name));
 }
 
 size_t ConvWorkspaces::operator()(const kernels::Conv2d& conv, std::span<const Segment> in,
                                   kernels::ConvPass pass) const {
   using namespace kernels::cuda;
-  if (conv.is_matmul()) return with_room_to_align(kMatMulWorkspace);
-  const auto row = rows_.find(key_of(conv));
+  const auto row = rows_.find(conv.is_matmul() ? kProduct : key_of(conv));
+  if (conv.is_matmul()) return with_room_to_align(static_cast<size_t>(row->second[0].constant));
   const auto bytes_of = [&](int64_t images, const Segment& segment) {
     const int64_t elements = images * segment.h * segment.w * conv.in_channels;
     if (row != rows_.end())

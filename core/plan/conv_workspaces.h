@@ -35,6 +35,8 @@ class ConvWorkspaces {
   static Key key_of(const kernels::Conv2d& conv) {
     return {conv.kernel, conv.stride, conv.padding, conv.in_channels, conv.out_channels, conv.groups};
   }
+  /// All 1x1 convolutions that are matrix products, of whatever channels.
+  static constexpr Key kProduct{1, 1, 0, 0, 0, 1};
   /// By pass.
   using Rows = std::map<Key, std::array<Line, 3>>;
   const Rows& rows() const { return rows_; }

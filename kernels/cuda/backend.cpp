@@ -72,7 +72,7 @@ class CudaBackend final : public Backend {
   Device device() const override { return Device::cuda; }
 
   size_t conv2d_workspace(const Conv2d& conv, std::span<const Segment> in, ConvPass pass) const override {
-    return with_room_to_align(conv.is_matmul() ? kMatMulWorkspace : convolutions_.workspace(conv, in, pass));
+    return with_room_to_align(conv.is_matmul() ? products_.workspace() : convolutions_.workspace(conv, in, pass));
   }
   void conv2d_forward(const Conv2d& conv, std::span<const Segment> in, const void* x, const void* w, void* y,
                       void* workspace) override {
@@ -90,7 +90,7 @@ class CudaBackend final : public Backend {
     convolutions_.backward_weight(conv, in, x, dy, dw, align(workspace));
   }
 
-  size_t matmul_workspace(const MatMul&) const override { return with_room_to_align(kMatMulWorkspace); }
+  size_t matmul_workspace(const MatMul&) const override { return with_room_to_align(products_.workspace()); }
   void matmul(const MatMul& problem, const void* a, const void* b, const void* bias, void* c,
               void* workspace) override {
     products_.run(stream_, problem, a, b, bias, c, align(workspace));
@@ -248,7 +248,7 @@ class CudaBackend final : public Backend {
   Runtime& runtime_ = runtime();
   const cudaStream_t stream_ = runtime_.compute.get();
   mutable CudnnConvolutions convolutions_{runtime_.cudnn, stream_};
-  MatrixProducts products_{runtime_.cublas};
+  MatrixProducts products_{runtime_.cublas, cuda::matmul_workspace(runtime_.properties.major)};
   Scratch scratch_;
 };
 

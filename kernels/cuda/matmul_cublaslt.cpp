@@ -1,6 +1,5 @@
 #include <saccade/kernels/cuda/matmul_cublaslt.h>
 #include <saccade/kernels/cuda/runtime.h>
-#include <saccade/kernels/cuda/workspace.h>
 #include <saccade/kernels/error.h>
 
 #include <algorithm>
@@ -97,7 +96,7 @@ void MatrixProducts::run(cudaStream_t stream, const MatMul& s, const void* a, co
     cublasLtMatmulPreference_t made = nullptr;
     check(cublasLtMatmulPreferenceCreate(&made), "describe a matrix product");
     const Preference preference(made);
-    set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, uint64_t{kMatMulWorkspace});
+    set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, uint64_t{workspace_});
     set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, at_b);
     set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, at_a);
     set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, at_c);
@@ -113,7 +112,7 @@ void MatrixProducts::run(cudaStream_t stream, const MatMul& s, const void* a, co
     chosen = chosen_.emplace(key, found.algo).first;
   }
   check(cublasLtMatmul(handle_, problem.get(), &s.alpha, b, left.get(), a, right.get(), &s.beta, c, out.get(), c,
-                       out.get(), &chosen->second, workspace, kMatMulWorkspace, stream),
+                       out.get(), &chosen->second, workspace, workspace_, stream),
         "multiply matrices");
 }
 

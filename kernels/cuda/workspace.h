@@ -19,8 +19,10 @@ inline size_t aligned_workspace(size_t bytes) {
 /// What to ask for in order to have so many bytes aligned.
 inline size_t with_room_to_align(size_t bytes) { return bytes == 0 ? 0 : bytes + kWorkspaceAlignment; }
 
-/// Of every matrix product, so that it does not hang on where the operands happen to lie.
-inline constexpr size_t kMatMulWorkspace = size_t{4} << 20;
+/// Of every matrix product, so that it does not hang on where the operands happen to lie. From Hopper on cuBLAS wants
+/// more than before.
+/// @param major  of the device's compute capability
+inline size_t matmul_workspace(int major) { return size_t{major >= 9 ? 32u : 4u} << 20; }
 
 /// What one plan may take before the images of a segment go in several parts: enough work for any GPU, and little of
 /// its memory.

@@ -6,6 +6,7 @@
 #include <saccade/core/plan/conv_workspaces.h>
 #include <saccade/core/plan/devices.h>
 #include <saccade/kernels/cuda/conv_cudnn.h>
+#include <saccade/kernels/cuda/workspace.h>
 #include <saccade/nn/regnet.h>
 
 #include <cmath>
@@ -59,9 +60,17 @@ Line line_above(const std::vector<Point>& points) {
   return line;
 }
 
+/// The major one.
+int compute_capability(const std::string& device) {
+  const std::string json = properties_of(device), name = "\"deviceVer\": ";
+  return std::stoi(json.substr(json.find(name) + name.size())) / 100;
+}
+
 plan::ConvWorkspaces::Rows rows_of(const std::string& device, const std::vector<std::string>& nets) {
   CudnnConvolutions convolutions(properties_of(device));
   plan::ConvWorkspaces::Rows rows;
+  const Line product{.constant = static_cast<double>(kernels::cuda::matmul_workspace(compute_capability(device)))};
+  rows[plan::ConvWorkspaces::kProduct] = {product, product, product};
   for (const std::string& net : nets)
     for (const auto& [conv, resolutions] : convolutions_of(net, DType::f16)) {
       const auto key = plan::ConvWorkspaces::key_of(conv);
