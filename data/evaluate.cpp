@@ -68,6 +68,7 @@ Rows compute_rows(const Source& source, const EvalView& view,
   for (int64_t first = 0; first < source.size();) {
     const Batch batch = loader.next();
     const Tensor rows = compute(batch.images);
+    const DeviceScope there(rows.device());
     if (!all.defined()) all = Tensor::empty({source.size(), rows.dim(1)}, rows.dtype());
     for (int64_t b = 0; b < batch.size(); ++b) {
       const auto at = static_cast<size_t>(b);

@@ -54,6 +54,9 @@ float Trainer::learning_rate(int64_t iteration, int64_t iterations) const {
 }
 
 FitResult Trainer::fit(BatchSource source, const std::filesystem::path& folder) {
+  // The model's work is done where the model lies; what files and monitor are told lies here, whatever scope the caller
+  // is in.
+  const DeviceScope here(Device::cpu);
   const int64_t batches = source.batches_per_epoch, accumulate = options_.accumulate;
   if (batches < 1) fail("Trainer: the source has no whole batch");
   const int64_t per_epoch = std::max<int64_t>(batches / accumulate, 1);

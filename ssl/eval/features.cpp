@@ -59,6 +59,7 @@ Tensor features(nn::Trunk& trunk, const ImageRange& images, int64_t count, int64
 }
 
 Tensor gather_rows(const Tensor& matrix, const std::vector<int64_t>& rows) {
+  const DeviceScope there(matrix.device());
   Tensor chosen = Tensor::empty({static_cast<int64_t>(rows.size()), matrix.dim(1)}, matrix.dtype());
   for (size_t i = 0; i < rows.size(); ++i) {
     const auto to = static_cast<int64_t>(i);

@@ -125,6 +125,7 @@ double choose_l2(const Labelled& data, int64_t classes, const LinearProbeOptions
 }  // namespace
 
 LinearProbe fit_linear_probe(const Tensor& features, std::span<const int> labels, LinearProbeOptions options) {
+  const DeviceScope here(Device::cpu);
   if (features.rank() != 2 || features.dtype() != DType::f32 || features.dim(0) < 1 ||
       features.dim(0) != static_cast<int64_t>(labels.size()))
     fail(fmt::format("fit_linear_probe: features {} {} with {} labels; expected an f32 matrix with a label a row",
