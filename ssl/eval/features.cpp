@@ -12,7 +12,6 @@ namespace {
 Tensor pool_to_grid(const Tensor& map, int64_t grid) {
   const Segment s = map.segments().front();
   const int64_t channels = map.dim(1);
-  const DeviceScope here(Device::cpu);
   Tensor pooled = Tensor::zeros({s.n, grid * grid * channels});
   const float* in = map.data<float>().data();
   float* out = pooled.data<float>().data();
@@ -42,14 +41,13 @@ Tensor features(nn::Trunk& trunk, const ImageRange& images, int64_t count, int64
   const NoGradScope no_grad;
   const EvaluationScope evaluation(trunk);
   const Device device = trunk.device();
+  const DeviceScope here(Device::cpu);  // where images come from and features go
   Tensor all;
   for (int64_t first = 0; first < count; first += batch) {
     const int64_t last = std::min(count, first + batch);
     const Tensor given = images(first, last).to(device);
-    const DeviceScope scope(device);
     const Tensor pooled =
         grid == 1 ? trunk.features(given).to(Device::cpu) : pool_to_grid(trunk(given).to(Device::cpu), grid);
-    const DeviceScope here(Device::cpu);
     if (pooled.dim(0) != last - first)
       fail(fmt::format("features: images [{}, {}) were asked for, {} came", first, last, pooled.dim(0)));
     if (!all.defined()) all = Tensor::empty({count, pooled.dim(1)}, pooled.dtype());

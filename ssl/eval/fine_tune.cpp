@@ -81,7 +81,10 @@ Classifier fine_tune(std::shared_ptr<nn::Trunk> trunk, const std::function<Batch
 
   trunk->train();
   for (int64_t iteration = 0; iteration < options.iterations; ++iteration) {
-    const Batch batch = upload(batches(iteration));
+    const Batch batch = [&] {
+      const DeviceScope here(Device::cpu);
+      return upload(batches(iteration));
+    }();
     optimizer.zero_grad();
     const Tensor logits = linear(trunk->features(batch.images), result.weight, result.bias);
     cross_entropy(logits, labels_of_crops(batch, options.classes)).backward();
