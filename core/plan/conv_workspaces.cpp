@@ -45,16 +45,9 @@ size_t ConvWorkspaces::operator()(const kernels::Conv2d& conv, std::span<const S
   size_t most = 0, parts = 0;
   for (const Segment& segment : in) {
     if (segment.n == 0) continue;
-    int64_t together = segment.n;
-    size_t bytes = bytes_of(together, segment);
-    while (bytes > kConvWorkspaceLimit) {
-      const int64_t fewer = fewer_images(together);
-      const size_t of_fewer = bytes_of(fewer, segment);
-      if (!worth_parts(bytes, of_fewer)) break;
-      together = fewer;
-      bytes = of_fewer;
-    }
-    most = std::max(most, bytes);
+    const auto bytes = [&](int64_t images) { return bytes_of(images, segment); };
+    const int64_t together = images_together(segment.n, kConvWorkspaceLimit, bytes);
+    most = std::max(most, bytes(together));
     parts += static_cast<size_t>((segment.n + together - 1) / together);
   }
   return with_room_to_align(

@@ -14,7 +14,7 @@ namespace {
 /// So many of cuDNN's proposals are of interest.
 constexpr size_t kCandidates = 5;
 
-int64_t alignment_of(size_t offset) { return int64_t{1} << std::min(4, std::countr_zero(offset | 16)); }
+int64_t alignment_of(size_t offset) { return int64_t{1} << std::countr_zero(offset | kConvAlignment); }
 
 template <class T>
 T* at(T* base, size_t bytes) {
@@ -95,20 +95,19 @@ std::vector<CudnnConvolutions::Part> CudnnConvolutions::parts(const Conv2d& conv
     int64_t together = segment.n;
     for (int64_t done = 0; done < segment.n;) {
       Part part{{.conv = conv,
-                 .in = {std::min(together, segment.n - done), segment.h, segment.w},
+                 .in = {0, segment.h, segment.w},
                  .pass = pass,
                  .image_alignment = alignment_of(image),
                  .output_alignment = alignment_of(output)},
                 image,
                 output};
-      part.plans = &plans(part.problem);
-      ConvProblem smaller = part.problem;
-      smaller.in.n = fewer_images(smaller.in.n);
-      if (const size_t needs = part.plans->front().workspace;
-          needs > limit_ && worth_parts(needs, plans(smaller).front().workspace)) {
-        together = smaller.in.n;
-        continue;
-      }
+      const auto plans_of = [&](int64_t images) -> std::vector<ConvPlan>& {
+        part.problem.in.n = images;
+        return plans(part.problem);
+      };
+      together = images_together(std::min(together, segment.n - done), limit_,
+                                 [&](int64_t images) { return plans_of(images).front().workspace; });
+      part.plans = &plans_of(together);
       done += part.problem.in.n;
       image += static_cast<size_t>(part.problem.in.n) * image_bytes;
       output += static_cast<size_t>(part.problem.in.n) * output_bytes;
@@ -163,7 +162,7 @@ void CudnnConvolutions::run(const Part& part, const Operands& operands, void* wo
                   " bytes");
   };
   require(operands.image, part.problem.image_alignment, "images");
-  require(operands.weight, part.problem.weight_alignment, "weights");
+  require(operands.weight, kConvAlignment, "weights");
   require(operands.output, part.problem.output_alignment, "outputs");
   const std::lock_guard lock(mutex_);
   if (part.plans->size() > 1) keep_fastest(*part.plans, operands, workspace);

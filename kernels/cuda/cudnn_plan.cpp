@@ -101,9 +101,9 @@ Graph make_graph(const ConvProblem& problem, cudnnHandle_t handle) {
       make_tensor(ConvTensor::image, conv.dtype, {problem.in.n, conv.in_channels, problem.in.h, problem.in.w},
                   problem.image_alignment);
   // That the weights have fewer channels than the images is what tells cuDNN of groups.
-  CudnnDescriptor weight = make_tensor(ConvTensor::weight, conv.dtype,
-                                       {conv.out_channels, conv.in_channels / conv.groups, conv.kernel, conv.kernel},
-                                       problem.weight_alignment);
+  CudnnDescriptor weight =
+      make_tensor(ConvTensor::weight, conv.dtype,
+                  {conv.out_channels, conv.in_channels / conv.groups, conv.kernel, conv.kernel}, kConvAlignment);
   CudnnDescriptor output =
       make_tensor(ConvTensor::output, conv.dtype, {out.n, conv.out_channels, out.h, out.w}, problem.output_alignment);
   CudnnDescriptor convolution = make_convolution(conv);
@@ -155,8 +155,6 @@ void read_notes(ConvPlan& plan, DType dtype) {
   int64_t count = 0;
   check(cudnnBackendGetAttribute(plan.config.get(), CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1,
                                  &count, &raw),
-        kPlan);
-  check(cudnnBackendGetAttribute(raw, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &count, &plan.engine),
         kPlan);
   std::array<cudnnBackendNumericalNote_t, CUDNN_NUMERICAL_NOTE_TYPE_COUNT> notes{};
   check(cudnnBackendGetAttribute(raw, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,

@@ -33,24 +33,26 @@ class CudnnDescriptor {
   cudnnBackendDescriptor_t descriptor_ = nullptr;
 };
 
-/// The names by which a plan's tensors are handed over, and their order in ConvOperands.
+/// The names by which a plan's tensors are handed over.
 enum class ConvTensor : int64_t { image = 1, weight = 2, output = 3 };
+
+/// Bytes: what most plans, and all good ones, want addresses to be multiples of.
+inline constexpr int64_t kConvAlignment = 16;
 
 /// One pass over one segment.
 struct ConvProblem {
   Conv2d conv;
   Segment in;
   ConvPass pass = ConvPass::forward;
-  /// What the addresses of images, weights and outputs are multiples of, bytes. With less than 16 there are few plans,
-  /// and slow ones.
-  int64_t image_alignment = 16, weight_alignment = 16, output_alignment = 16;
+  /// What the addresses of images and outputs are multiples of, bytes; those of weights are of kConvAlignment. With
+  /// less than that there are few plans, and slow ones.
+  int64_t image_alignment = kConvAlignment, output_alignment = kConvAlignment;
 };
 
 /// A way to run a problem that cuDNN said it can.
 struct ConvPlan {
   CudnnDescriptor config, plan;
   size_t workspace = 0;  ///< bytes
-  int64_t engine = -1;   ///< cuDNN's number of it
   bool tensor_cores = false;
   bool deterministic = true;
   bool reduced_precision = false;  ///< sums in less than f32, or f32 operands rounded (TF32)
@@ -65,8 +67,8 @@ class PlanTarget {
   explicit PlanTarget(const std::string& properties);
 
   /// At most `most` plans, in the order of preference: deterministic and in full precision before all, then as
-  /// cuDNN's heuristics rate them; all alike in the former. The weight gradient is
-  /// in the dtype of the convolution. Throws Error where there is no plan.
+  /// cuDNN's heuristics rate them; all alike in the former. The weight gradient is in the dtype of the convolution.
+  /// Throws Error where there is no plan.
   std::vector<ConvPlan> plans(const ConvProblem& problem, size_t most) const;
 
  private:

@@ -53,7 +53,8 @@ struct Runtime {
 
   int device = 0;
   cudaDeviceProp properties = {};
-  /// All of a training step runs in `compute`; batches arrive by `copy`; gradients are exchanged by `communication`.
+  /// All of a training step runs in `compute`; batches arrive by `copy`; `communication` is for the exchange
+  /// of gradients between GPUs, which does not exist yet.
   OwnedStream compute, copy, communication;
   cublasLtHandle_t cublas = nullptr;
   cudnnHandle_t cudnn = nullptr;  ///< its work goes to `compute`

@@ -2,8 +2,8 @@
 
 #include <saccade/kernels/conv.h>
 
-#include <algorithm>
 #include <cstddef>
+#include <functional>
 
 /// @file
 /// What the CUDA backend gives the vendor's libraries as workspace, and how it lays that of a convolution out: the part
@@ -28,16 +28,19 @@ inline size_t matmul_workspace(int major) { return size_t{major >= 9 ? 32u : 4u}
 /// its memory.
 inline constexpr size_t kConvWorkspaceLimit = size_t{256} << 20;
 
-/// The next smaller part of so many images: about half; a multiple of 8, for parts to begin at aligned addresses, while
-/// there are that many.
-inline int64_t fewer_images(int64_t images) {
-  const int64_t half = (images + 1) / 2;
-  return half > 8 ? half / 8 * 8 : half;
+/// How many of so many images go together: about half of them, again and again, while their plan takes more than the
+/// limit, and fewer would take less: not if it is weights that take the room. A multiple of 8, for parts to begin at
+/// aligned addresses, while there are that many.
+inline int64_t images_together(int64_t images, size_t limit, const std::function<size_t(int64_t images)>& workspace) {
+  for (size_t bytes = workspace(images); bytes > limit;) {
+    const int64_t half = (images + 1) / 2, fewer = half > 8 ? half / 8 * 8 : half;
+    const size_t of_fewer = workspace(fewer);
+    if (of_fewer >= bytes - bytes / 4) break;
+    images = fewer;
+    bytes = of_fewer;
+  }
+  return images;
 }
-
-/// True where parts of fewer images, which take `of_fewer` bytes, are worth it: not if it is weights that take the
-/// room.
-inline bool worth_parts(size_t workspace, size_t of_fewer) { return of_fewer < workspace - workspace / 4; }
 
 /// The weight gradient of a part comes in the dtype of the convolution; they are summed up in f32.
 struct WeightGradientWorkspace {
