@@ -94,7 +94,6 @@ FitResult Trainer::fit(BatchSource source, const std::filesystem::path& folder) 
 
 void Trainer::look_at(int64_t iteration, float loss, const StepTensors& step, const std::filesystem::path& folder) {
   if ((!monitor_ || !monitor_->due(iteration)) && std::isfinite(loss)) return;
-  const DeviceScope here(Device::cpu);
   StepTensors seen = step;
   for (Tensor* t : {&seen.embeddings, &seen.scores, &seen.assignments}) *t = t->to(Device::cpu);
   std::vector<HealthMessage> messages;

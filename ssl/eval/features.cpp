@@ -46,8 +46,13 @@ Tensor features(nn::Trunk& trunk, const ImageRange& images, int64_t count, int64
   for (int64_t first = 0; first < count; first += batch) {
     const int64_t last = std::min(count, first + batch);
     const Tensor given = images(first, last).to(device);
-    const Tensor pooled =
-        grid == 1 ? trunk.features(given).to(Device::cpu) : pool_to_grid(trunk(given).to(Device::cpu), grid);
+    Tensor pooled;
+    {
+      const DeviceScope there(device);
+      pooled = grid == 1 ? trunk.features(given) : trunk(given);
+    }
+    pooled = pooled.to(Device::cpu);
+    if (grid > 1) pooled = pool_to_grid(pooled, grid);
     if (pooled.dim(0) != last - first)
       fail(fmt::format("features: images [{}, {}) were asked for, {} came", first, last, pooled.dim(0)));
     if (!all.defined()) all = Tensor::empty({count, pooled.dim(1)}, pooled.dtype());
