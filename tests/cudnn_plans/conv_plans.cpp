@@ -12,6 +12,7 @@ namespace {
 using kernels::Conv2d;
 using kernels::ConvPass;
 using kernels::cuda::ConvPlan;
+using kernels::cuda::ConvProblem;
 using kernels::cuda::CudnnConvolutions;
 using kernels::cuda::PlanTarget;
 
@@ -86,6 +87,19 @@ TEST(ConvPlansOfOther, Bf16IsRefusedForDevicesWithoutIt) {
   const Conv2d conv{
       .in_channels = 64, .out_channels = 64, .kernel = 3, .padding = 1, .groups = 4, .dtype = DType::bf16};
   EXPECT_THROW(t4.plans({.conv = conv, .in = {8, 28, 28}}, 1), Error);
+}
+
+/// The stem's weight gradient: 3 channels, which cuDNN pads only where it may read whole vectors.
+TEST(ConvPlansOfOther, TensorCoresWantTheAddressesPromised) {
+  if (const std::string why_not = refusal("a100"); !why_not.empty()) GTEST_SKIP() << why_not;
+  const PlanTarget a100(properties_of("a100"));
+  ConvProblem stem{
+      .conv = {.in_channels = 3, .out_channels = 32, .kernel = 3, .stride = 2, .padding = 1, .dtype = DType::f16},
+      .in = {16, 224, 224},
+      .pass = ConvPass::backward_weight};
+  EXPECT_TRUE(a100.plans(stem, 1)[0].tensor_cores);
+  stem.image_alignment = stem.output_alignment = 2;
+  EXPECT_FALSE(a100.plans(stem, 1)[0].tensor_cores);
 }
 
 /// f32 stays f32: no plan that rounds to TF32, though cuDNN proposes them first.
