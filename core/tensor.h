@@ -84,10 +84,10 @@ class Tensor {
   Tensor detach() const;                            ///< the same memory, off the tape
   /// The beginning of this memory as something else that fits into it, off the tape: for buffers that are used again.
   Tensor viewed_as(Shape shape, DType dtype, Segments segments = {}) const;
-  Tensor clone() const;                             ///< own memory, off the tape
+  Tensor clone() const;  ///< own memory, off the tape
   /// Off the tape; to meta drops the data, from meta is an error. From CUDA: waits until it is done.
   Tensor to(Device device) const;
-  Tensor to(DType dtype) const;                     ///< off the tape; see cast() in ops.h for the differentiable one
+  Tensor to(DType dtype) const;  ///< off the tape; see cast() in ops.h for the differentiable one
   /// Copies the values of another tensor of the same numel and dtype into this memory, from whatever device that has
   /// memory (counts as in-place write).
   void copy_from(const Tensor& other) const;

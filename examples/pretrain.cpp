@@ -78,7 +78,8 @@ struct Settings {
     add(group, "--weight-decay", weight_decay, "Of all parameters");
     group = "Memory";
     add(group, "--memory-budget", memory_budget,
-        "Of the whole process, or of the GPU's memory, e.g. 14GiB: the step is planned to fit (what does not is computed twice), the optimizer "
+        "Of the whole process, or of the GPU's memory, e.g. 14GiB: the step is planned to fit (what does not is "
+        "computed twice), the optimizer "
         "runs within backward where it can, and the budget is kept");
     program::type_name(add(group, "--precision", precision, "f32, bf16 or f16: of activations and products"));
     add(group, "--momentum", momentum, "f32, or bf16 for half the memory of larc's momentum")

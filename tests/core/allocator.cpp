@@ -1,10 +1,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <saccade/core/allocator.h>
-#include <saccade/kernels/memory.h>
 #include <saccade/core/layer.h>
 #include <saccade/core/random.h>
 #include <saccade/core/tensor.h>
+#include <saccade/kernels/memory.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
