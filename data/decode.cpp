@@ -11,44 +11,14 @@
 
 namespace saccade::data {
 
-std::string_view name_of(Format format) {
-  switch (format) {
-    case Format::jpeg:
-      return "JPEG";
-    case Format::png:
-      return "PNG";
-    case Format::webp:
-      return "WebP";
-    case Format::bmp:
-      return "BMP";
-    case Format::pnm:
-      return "PNM";
-    case Format::unknown:
-      break;
-  }
-  return "unknown";
-}
-
-Format detect_format(std::span<const uint8_t> bytes) {
-  const auto starts = [&](std::string_view magic, size_t at = 0) {
-    return bytes.size() >= at + magic.size() && std::memcmp(bytes.data() + at, magic.data(), magic.size()) == 0;
-  };
-  if (starts("\xff\xd8\xff")) return Format::jpeg;
-  if (starts("\x89PNG\r\n\x1a\n")) return Format::png;
-  if (starts("RIFF") && starts("WEBP", 8)) return Format::webp;
-  if (starts("BM")) return Format::bmp;
-  if (starts("P5") || starts("P6")) return Format::pnm;
-  return Format::unknown;
-}
-
 namespace formats {
 
 void check_size(const char* format, int64_t width, int64_t height, const DecodeLimits& limits) {
   if (width <= 0 || height <= 0)
     throw Error(fmt::format("{}: the header gives a size of {} x {}", format, width, height));
   if (width > limits.max_pixels / height) {
-    throw Error(
-        fmt::format("{}: {} x {} pixels are more than the limit of {}", format, width, height, limits.max_pixels));
+    throw Error(fmt::format("{}: {} x {} pixels are more than the limit of {} (--max-pixels moves it)", format, width,
+                            height, limits.max_pixels));
   }
 }
 
@@ -80,7 +50,8 @@ void decode(std::span<const uint8_t> bytes, const DecodeOptions& options, Image&
   if (static_cast<int64_t>(bytes.size()) > options.limits.max_file_bytes) {
     throw Error(fmt::format("{} bytes are more than the limit of {}", bytes.size(), options.limits.max_file_bytes));
   }
-  switch (detect_format(bytes)) {
+  const Format format = detect_format(bytes);
+  switch (format) {
     case Format::jpeg:
       formats::decode_jpeg(bytes, options, out);
       break;
@@ -96,8 +67,8 @@ void decode(std::span<const uint8_t> bytes, const DecodeOptions& options, Image&
     case Format::pnm:
       formats::decode_pnm(bytes, options, out);
       break;
-    case Format::unknown:
-      throw Error("the first bytes are those of no known format (JPEG, PNG, WebP, BMP, binary PGM or PPM)");
+    default:
+      throw Error(advice_on(format));
   }
   if (options.channels != 0 && options.channels != out.channels) convert_channels(out, options.channels);
 }

@@ -15,6 +15,14 @@ struct DecodeLimits {
   int64_t max_pixels = int64_t{1} << 26;        ///< width * height (67 million: 200 MB of RGB)
   int64_t max_file_bytes = int64_t{256} << 20;  ///< size of the encoded file
   int max_scans = 100;                          ///< passes of a progressive JPEG; real ones have about ten
+
+  /// Another limit of pixels, with files as large as so many can need.
+  static DecodeLimits of_pixels(int64_t pixels) {
+    DecodeLimits limits;
+    limits.max_pixels = pixels;
+    if (pixels > limits.max_file_bytes / 8) limits.max_file_bytes = pixels * 8;
+    return limits;
+  }
 };
 
 struct DecodeOptions {
@@ -23,17 +31,59 @@ struct DecodeOptions {
   /// A JPEG whose sqrt(width * height) is a multiple of this is decoded at 1/2, 1/4 or 1/8 of its size, which its
   /// transform gives almost for free, as long as what comes out is still at least this large. 0: always in full.
   double useful_side = 0;
+  /// Turn and mirror the image as its EXIF orientation says.
+  bool exif = true;
   DecodeLimits limits = {};
 };
 
-enum class Format : uint8_t { unknown, jpeg, png, webp, bmp, pnm };
+/// What a file is, as far as its first bytes tell.
+enum class Format : uint8_t {
+  unknown,
+  jpeg,
+  png,
+  webp,
+  bmp,
+  pnm,
+  gif,
+  // Not decoded, but known, so that a message can say what a file is.
+  tiff,
+  camera_raw,
+  heif,
+  avif,
+  jpeg_xl,
+  jpeg_2000,
+  svg,
+  photoshop,
+  icon,
+  openexr,
+  radiance,
+  pfm,
+  pam,
+  qoi,
+  dds,
+  xcf,
+  pdf,
+  video,
+  html,
+  lfs_pointer,
+  apple_double,
+  archive,
+  numpy,
+  hdf5,
+};
 std::string_view name_of(Format format);
+/// Whether decode() reads this format.
+bool decodable(Format format);
+/// A sentence's end for a file that is not decoded: what it is and what to do with it.
+std::string advice_on(Format format);
 
-/// The format, told from the first bytes: the name of the file plays no part.
+/// How many bytes from the start of a file detect_format() looks at.
+inline constexpr size_t kFormatBytes = 32;
+/// The format, told from the first kFormatBytes bytes: the name of the file plays no part.
 Format detect_format(std::span<const uint8_t> bytes);
 
 /// Decodes a JPEG (baseline, progressive, gray, YCbCr, CMYK), PNG (every colour type and depth; alpha is dropped), WebP
-/// (a still; alpha is dropped), BMP (uncompressed) or binary PNM (P5, P6). 16-bit samples become 8-bit. Colours
+/// (a still; alpha is dropped), BMP (uncompressed) or PNM (P1 to P6). 16-bit samples become 8-bit. Colours
 /// are taken as they are stored: no gamma or profile is applied, as Pillow's convert("RGB") does.
 ///
 /// Throws saccade::Error with the reason for a file that is corrupt, truncated, of no known format, or over a limit.

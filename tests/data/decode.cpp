@@ -2,6 +2,7 @@
 #include <saccade/data/decode.h>
 #include <saccade/kernels/error.h>
 
+#include <cstring>
 #include <filesystem>
 
 #include "data/goldens.h"
@@ -118,23 +119,25 @@ TEST(Decode, AHeaderThatClaimsTooMuchIsRefusedBeforeAnythingIsAllocated) {
   for (int i = 3; i >= 0; --i) png_with_crc.push_back(static_cast<uint8_t>(~crc >> (8 * i)));
   const std::vector<uint8_t> idat = {0, 0, 0, 0, 'I', 'D', 'A', 'T', 0x35, 0xaf, 0x06, 0x1e};
   png_with_crc.insert(png_with_crc.end(), idat.begin(), idat.end());
-  EXPECT_EQ(error_of(png_with_crc), "PNG: 32768 x 65536 pixels are more than the limit of 67108864");
+  EXPECT_EQ(error_of(png_with_crc),
+            "PNG: 32768 x 65536 pixels are more than the limit of 67108864 (--max-pixels moves it)");
 
   auto jpeg = golden::bytes("base.jpg");
   for (size_t i = 0; i + 9 < jpeg.size(); ++i) {
     if (jpeg[i] == 0xff && jpeg[i + 1] == 0xc0) jpeg = big_endian(big_endian(jpeg, i + 5, 65000, 2), i + 7, 65000, 2);
   }
-  EXPECT_EQ(error_of(jpeg), "JPEG: 65000 x 65000 pixels are more than the limit of 67108864");
+  EXPECT_EQ(error_of(jpeg), "JPEG: 65000 x 65000 pixels are more than the limit of 67108864 (--max-pixels moves it)");
 
   const std::string ppm = "P6\n100000 100000\n255\n";
-  EXPECT_EQ(error_of({ppm.begin(), ppm.end()}), "PNM: 100000 x 100000 pixels are more than the limit of 67108864");
+  EXPECT_EQ(error_of({ppm.begin(), ppm.end()}),
+            "PNM: 100000 x 100000 pixels are more than the limit of 67108864 (--max-pixels moves it)");
   const std::string huge = "P6\n99999999999999999999 1\n255\n";
   EXPECT_NE(error_of({huge.begin(), huge.end()}), "");
 
   auto bmp = golden::bytes("rgb.bmp");
   bmp[20] = 0x40;  // width |= 2^22
   EXPECT_EQ(error_of(bmp, {.limits = {.max_pixels = 1000}}),
-            "BMP: 4194349 x 37 pixels are more than the limit of 1000");
+            "BMP: 4194349 x 37 pixels are more than the limit of 1000 (--max-pixels moves it)");
   EXPECT_NE(error_of(golden::bytes("lossy.webp"), {.limits = {.max_pixels = 1000}}).find("limit of 1000"),
             std::string::npos);
 }
@@ -147,9 +150,47 @@ TEST(Decode, AProgressiveJpegOfTooManyScansIsRefused) {
 
 TEST(Decode, AFileOfNoKnownFormatIsAnError) {
   EXPECT_NE(error_of({}).find("empty"), std::string::npos);
-  EXPECT_NE(error_of({'G', 'I', 'F', '8', '9', 'a', 0, 0}).find("no known format"), std::string::npos);
+  EXPECT_NE(error_of({'h', 'e', 'l', 'l', 'o', '!', 0, 0}).find("no known format"), std::string::npos);
+  EXPECT_EQ(error_of({'I', 'I', '*', 0, 8, 0, 0, 0}),
+            "a TIFF file (or a camera's raw file), which is not read: convert it to PNG");
   EXPECT_NE(error_of(golden::bytes("rgb.ppm"), {.limits = {.max_file_bytes = 100}}).find("limit of 100"),
             std::string::npos);
+}
+
+TEST(DetectFormat, TellsWhatAFileIsFromItsFirstBytes) {
+  const auto of = [](std::string start) {
+    start.resize(std::max<size_t>(start.size(), 64), '\0');
+    return detect_format({reinterpret_cast<const uint8_t*>(start.data()), start.size()});
+  };
+  using namespace std::string_literals;
+  EXPECT_EQ(of("\0\0\0\x18"
+               "ftypheic"s),
+            Format::heif);
+  EXPECT_EQ(of("\0\0\0\x20"
+               "ftypavif"s),
+            Format::avif);
+  EXPECT_EQ(of("\0\0\0\x20"
+               "ftypisom"s),
+            Format::video);
+  EXPECT_EQ(of("\0\0\0\x18"
+               "ftypcrx "s),
+            Format::camera_raw);
+  EXPECT_EQ(of("MM\0*"s), Format::tiff);
+  EXPECT_EQ(of("II*\0\x10\0\0\0CR\2\0"s), Format::camera_raw);
+  EXPECT_EQ(of("\0\0\0\x0cjP  \r\n\x87\n"s), Format::jpeg_2000);
+  EXPECT_EQ(of("<?xml version=\"1.0\"?><svg/>"), Format::svg);
+  EXPECT_EQ(of("\xef\xbb\xbf\n<!DOCTYPE HTML>"), Format::html);
+  EXPECT_EQ(of("%PDF-1.7\n"), Format::pdf);
+  EXPECT_EQ(of("\0\5\x16\7\0\2"s), Format::apple_double);
+  EXPECT_EQ(of("version https://git-lfs.github.com/spec/v1\n"), Format::lfs_pointer);
+  EXPECT_EQ(of("\0\0\1\0\1\0\x20\x20\0\0\1\0"s), Format::icon);
+  EXPECT_EQ(of("P3 # text\n"), Format::pnm);
+  // Text and the zeros of an empty file are no images, though they begin like some.
+  EXPECT_EQ(of("P5.js is a library"), Format::unknown);
+  EXPECT_EQ(of("BMW drivers, a study"), Format::unknown);
+  EXPECT_EQ(of(""), Format::unknown);
+  for (int f = 1; name_of(static_cast<Format>(f)) != "unknown"; ++f)
+    EXPECT_EQ(decodable(static_cast<Format>(f)), f <= static_cast<int>(Format::pnm)) << f;
 }
 
 TEST(Decode, PnmSamplesAreScaledToEightBits) {
@@ -158,6 +199,23 @@ TEST(Decode, PnmSamplesAreScaledToEightBits) {
   };
   EXPECT_EQ(pixels("P5 # sixteen bits\n2 1\n65535\n\xff\xff\x80\x01"), (std::vector<uint8_t>{255, 128}));
   EXPECT_EQ(pixels("P5 2 1 3 \x01\x03"), (std::vector<uint8_t>{85, 255}));
+  EXPECT_EQ(pixels("P5 3 1 10 \x01\x03\x05"), (std::vector<uint8_t>{26, 76, 128}));  // 25.5, 76.5, 127.5: half to even
+}
+
+TEST(Decode, PnmIsReadAsTextToo) {
+  const auto pixels = [](std::string_view file) {
+    return decode({reinterpret_cast<const uint8_t*>(file.data()), file.size()}, {.channels = 0}).pixels;
+  };
+  EXPECT_EQ(pixels("P1 # bits need no space\n4 2\n0101 1\n#\n1 0 0"),
+            (std::vector<uint8_t>{255, 0, 255, 0, 0, 0, 255, 255}));
+  EXPECT_EQ(pixels("P2\n3 1\n100\n0 #half\n50\n 100"), (std::vector<uint8_t>{0, 128, 255}));
+  EXPECT_EQ(pixels("P3 1 1 255 1 2 3 "), (std::vector<uint8_t>{1, 2, 3}));
+  EXPECT_EQ(pixels("P4\n9 2\n\x80\x80\x7f\x01"),
+            (std::vector<uint8_t>{0, 255, 255, 255, 255, 255, 255, 255, 0, 255, 0, 0, 0, 0, 0, 0, 0, 255}));
+  for (const char* wrong : {"P1 2 1 0", "P1 2 1 0 2", "P2 2 1 9 1", "P2 2 1 9 1 10", "P3 1 1 255 1 2 ", "P4 9 1\n\x80",
+                            "P2 1 1 0 0 ", "P2 2 1 9 1 -1"}) {
+    EXPECT_NE(error_of({wrong, wrong + std::strlen(wrong)}), "") << wrong;
+  }
 }
 
 TEST(ReadFile, SaysWhatIsWrong) {
