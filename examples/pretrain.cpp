@@ -2,6 +2,8 @@
 /// folder; the same command goes on with a run that was stopped.
 #include <saccade/saccade.h>
 
+#include <csignal>
+
 #include "memory_budget.h"
 #include "pictures.h"
 #include "run_settings.h"
@@ -97,7 +99,9 @@ struct Settings {
     app.allow_config_extras(CLI::config_extras_mode::error);
     app.footer(
         "Example:\n  saccade-pretrain --data photos/ --run runs/photos --trunk y_400mf --epochs 100\n"
-        "Stop it with Ctrl-C; `saccade-pretrain --run runs/photos` goes on. docs/training.md tells how to choose.");
+        "Stop it with Ctrl-C, a scheduler's SIGTERM, SIGUSR1 or SIGUSR2, or by closing the terminal: it writes a "
+        "checkpoint and "
+        "ends with status 130; `saccade-pretrain --run runs/photos` goes on. docs/training.md tells how to choose.");
   }
 };
 
@@ -202,6 +206,7 @@ int pretrain(CLI::App& app, Settings& s) {
 }
 
 int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape): only if there is no memory for the flags
+  std::signal(SIGPIPE, SIG_IGN);   // a run is not lost because nobody reads its words any longer
   Settings settings;
   CLI::App app("Learns features from a folder of images without labels (SwAV).", "saccade-pretrain");
   settings.flags(app);

@@ -84,7 +84,7 @@ struct Observer {
 
 struct FitResult {
   int64_t iterations = 0;    ///< done, over all sittings
-  bool interrupted = false;  ///< by SIGINT or SIGTERM, before the end
+  bool interrupted = false;  ///< by a signal (see StopSignal), before the end
 };
 
 /// The training loop. A run is resumed when its folder holds a checkpoint, and gives the bits that it would have given

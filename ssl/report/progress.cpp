@@ -84,26 +84,28 @@ void Progress::show(const std::string& line) {
   last_line_ = line;
   if (terminal_) {
     // Cut to the width, or the terminal would wrap and \r no longer reach the line's start. \033[K clears the rest.
-    fmt::print(to_, "\r{}\033[K", line.substr(0, static_cast<size_t>(std::max(width_ - 1, 1))));
+    put(fmt::format("\r{}\033[K", line.substr(0, static_cast<size_t>(std::max(width_ - 1, 1)))));
     open_ = true;
   } else {
-    fmt::print(to_, "{}\n", line);
+    put(line + '\n');
   }
+}
+
+/// A terminal that was closed, or a full disk behind a redirection, is no reason to lose a training: errors are passed
+/// over.
+void Progress::put(const std::string& text) {
+  std::fputs(text.c_str(), to_);
   std::fflush(to_);
+  std::clearerr(to_);
 }
 
 void Progress::say(std::string_view text) {
-  if (open_) fmt::print(to_, "\r\033[K");
-  fmt::print(to_, "{}\n", text);
+  put(fmt::format("{}{}\n", open_ ? "\r\033[K" : "", text));
   if (open_) show(last_line_);
-  std::fflush(to_);
 }
 
 void Progress::finish() {
-  if (std::exchange(open_, false)) {
-    std::fputc('\n', to_);
-    std::fflush(to_);
-  }
+  if (std::exchange(open_, false)) put("\n");
 }
 
 }  // namespace saccade::ssl

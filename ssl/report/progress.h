@@ -38,6 +38,7 @@ class Progress {
  private:
   std::string line(const ProgressNumbers& numbers) const;
   void show(const std::string& line);
+  void put(const std::string& text);
 
   std::FILE* to_;
   bool terminal_;

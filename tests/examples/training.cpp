@@ -7,6 +7,7 @@
 #include <saccade/ssl/report/run_log.h>
 
 #include <cmath>
+#include <cstring>
 #include <set>
 
 #include "programs.h"
@@ -163,6 +164,35 @@ TEST(Programs, KilledAtTenMomentsAndResumedGivesTheSameBits) {
   EXPECT_NE(rest.out.find("Going on from"), std::string::npos) << rest.out;
   EXPECT_TRUE(content_of(run_folder / "trunk.safetensors") == content_of(folder / "whole" / "trunk.safetensors"));
   EXPECT_EQ(logged_steps(run_folder), first_numbers(240));
+}
+
+TEST(Programs, AWarningOfASchedulerOrAClosedTerminalWritesACheckpointAsCtrlCDoes) {
+  const TemporaryFolder folder;
+  make_photos(folder / "photos");
+  for (const int signal : {SIGHUP, SIGUSR1, SIGUSR2, SIGTERM}) {
+    SCOPED_TRACE(strsignal(signal));
+    const TemporaryFolder words;
+    const fs::path run_folder = folder / std::to_string(signal);
+    Process process("pretrain", tiny_training(folder / "photos", run_folder, 3000), words.path());
+    ASSERT_TRUE(wait_until(process, [&] { return lines_of(run_folder / "log.jsonl") > 10; })) << process.err();
+    process.signal(signal);
+    if (signal != SIGTERM) process.signal(signal);  // schedulers and terminals repeat themselves
+    ASSERT_EQ(process.wait(), 130) << process.err();
+    EXPECT_EQ(io::checkpoint_steps(run_folder / "checkpoints").back(),
+              static_cast<int64_t>(logged_steps(run_folder).size()));
+    EXPECT_NE(process.out().find("To go on: saccade-pretrain"), std::string::npos) << process.out();
+  }
+}
+
+TEST(Programs, NobodyReadingItsWordsDoesNotEndARun) {
+  const TemporaryFolder folder;
+  make_photos(folder / "photos");
+  std::string command = std::string("OMP_NUM_THREADS=1 '") + SACCADE_BIN + "/saccade-pretrain'";
+  for (const std::string& argument : tiny_training(folder / "photos", folder / "run", 30))
+    command += " '" + argument + "'";
+  ASSERT_EQ(std::system((command + " | true").c_str()), 0);
+  EXPECT_EQ(logged_steps(folder / "run").size(), 180U);
+  EXPECT_TRUE(fs::exists(folder / "run" / "report.html"));
 }
 
 TEST(Programs, AnInterruptedRunSaysHowToGoOn) {
