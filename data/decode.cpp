@@ -24,10 +24,8 @@ void check_size(const char* format, int64_t width, int64_t height, const DecodeL
 
 }  // namespace formats
 
-namespace {
-
-/// Brings an image to `channels` in place.
 void convert_channels(Image& image, int channels) {
+  if (channels == image.channels) return;
   const size_t count = static_cast<size_t>(image.height) * image.width;
   if (channels == 3) {
     image.pixels.resize(count * 3);
@@ -42,8 +40,6 @@ void convert_channels(Image& image, int channels) {
   }
   image.channels = channels;
 }
-
-}  // namespace
 
 void decode(std::span<const uint8_t> bytes, const DecodeOptions& options, Image& out) {
   if (bytes.empty()) throw Error("the file is empty");
@@ -70,7 +66,7 @@ void decode(std::span<const uint8_t> bytes, const DecodeOptions& options, Image&
     default:
       throw Error(advice_on(format));
   }
-  if (options.channels != 0 && options.channels != out.channels) convert_channels(out, options.channels);
+  if (options.channels != 0) convert_channels(out, options.channels);
 }
 
 Image decode(std::span<const uint8_t> bytes, const DecodeOptions& options) {

@@ -91,6 +91,9 @@ Format detect_format(std::span<const uint8_t> bytes);
 void decode(std::span<const uint8_t> bytes, const DecodeOptions& options, Image& out);
 Image decode(std::span<const uint8_t> bytes, const DecodeOptions& options = {});
 
+/// Brings an image of 1 or 3 channels to 3 or 1 in place, as DecodeOptions::channels says.
+void convert_channels(Image& image, int channels);
+
 /// Reads a regular file whole into `bytes`, whose memory is reused. Throws saccade::Error naming path and reason.
 void read_file(const std::string& path, int64_t max_bytes, std::vector<uint8_t>& bytes);
 
