@@ -18,12 +18,18 @@ EvalView eval_view(const Source& source, int size);
 /// Labelled samples to learn from and others to be judged by. Both have the classes of `train`, by name.
 struct LabelledPair {
   Source train, test;
+  std::string summary;  ///< one line: which folders became what, with which classes, and what was left out
 };
 
-/// Opens what two paths hold (see open_source()), without the samples that have no label. With one path: its two halves
-/// if it comes in two, else every fifth sample is kept to judge by.
-/// Throws Error when there are no labels, or when a class to be judged is none of those learned.
-LabelledPair labelled_pair(const std::string& train_path, const std::string& test_path = "", int channels = 3);
+/// Opens what two paths hold, each a folder with a folder for each class, a folder of IDX files with their labels, or a
+/// table (CSV, TSV) of paths and labels. Samples that have no label are left out. Sub-folders that are splits by their
+/// names (train, val, test and the like) are taken as that; of several to be judged by, "test" is taken before "val",
+/// and what has labels before what has none. With one path that does not come in two, every fifth sample is kept to
+/// judge by.
+/// Throws Error when there are no labels or those of a single class, when a class to be judged is none of those
+/// learned, or when all that is to be judged is to be learned from.
+LabelledPair labelled_pair(const std::string& train_path, const std::string& test_path = "",
+                           const OpenOptions& options = {});
 
 /// One row for each sample that could be read.
 struct Rows {

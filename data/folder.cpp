@@ -1,109 +1,140 @@
 #include <fmt/format.h>
-#include <saccade/data/source.h>
+#include <saccade/data/files.h>
+#include <saccade/data/layout.h>
+#include <saccade/data/printable.h>
 #include <saccade/kernels/error.h>
-#include <sys/stat.h>
 
 #include <algorithm>
-#include <filesystem>
-#include <memory>
-#include <set>
-#include <tuple>
+#include <map>
 
 namespace saccade::data {
 namespace {
 
-namespace fs = std::filesystem;
-
-/// Ordered by class, then folder, then name; std::string compares bytes, which for UTF-8 is code point order.
-struct File {
-  std::string class_name, folder, name;
-  auto operator<=>(const File&) const = default;  // NOLINT(modernize-use-nullptr): clang-tidy 14 sees a 0 here
-};
-
-bool has_image_extension(const std::string& name) {
-  const size_t dot = name.rfind('.');
-  if (dot == std::string::npos) return false;
-  std::string extension = name.substr(dot + 1);
-  for (char& c : extension) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
-  constexpr const char* kExtensions[] = {"jpg", "jpeg", "png", "ppm", "pgm", "bmp", "webp"};
-  return std::any_of(std::begin(kExtensions), std::end(kExtensions), [&](const char* e) { return extension == e; });
+std::string with_rest(const std::string& words, const Listing& listing) {
+  const std::string rest = words_of_rest(listing);
+  return rest.empty() ? words : words + "; " + rest;
 }
 
-/// Lists the tree below `root`. A link back to a folder that was visited is not followed again: this ends its loops.
-std::vector<File> list_tree(const std::string& root) {
-  std::vector<File> files;
-  std::set<std::pair<dev_t, ino_t>> visited;
-  struct Pending {
-    std::string path, class_name;
-    bool is_root;
-  };
-  std::vector<Pending> pending = {{root, "", true}};
-  while (!pending.empty()) {
-    const Pending at = std::move(pending.back());
-    pending.pop_back();
-    struct stat info {};
-    if (::stat(at.path.c_str(), &info) != 0 || !visited.emplace(info.st_dev, info.st_ino).second) continue;
-    std::error_code error;
-    fs::directory_iterator entries(at.path, error);
-    if (error) throw Error(fmt::format("{}: the folder cannot be listed: {}", at.path, error.message()));
-    std::vector<std::string> folders;
-    for (const fs::directory_entry& entry : entries) {
-      std::string name = entry.path().filename().string();
-      if (entry.is_directory(error)) {
-        folders.push_back(std::move(name));
-      } else if (has_image_extension(name)) {
-        files.push_back({at.class_name, at.path, std::move(name)});
-      }
-    }
-    // The last pushed is visited first: with links to one folder from several places, the first in order has it.
-    std::sort(folders.rbegin(), folders.rend());
-    for (const std::string& name : folders) {
-      pending.push_back(
-          {at.path + (at.path.ends_with('/') ? "" : "/") + name, at.is_root ? name : at.class_name, false});
-    }
-  }
-  std::sort(files.begin(), files.end());
-  return files;
+/// All images of a listing, each file once, with a summary.
+Source all_images(Listing& listing, const OpenOptions& options) {
+  if (listing.images.empty()) no_image_in(listing);
+  if (const int64_t repeats = drop_repeats(listing, listing.images); repeats > 0)
+    listing.passed_over.add("linked twice", repeats);
+  if (!listing.idx_files.empty()) listing.passed_over.add("IDX", static_cast<int64_t>(listing.idx_files.size()));
+  Source source = image_files(listing, listing.images, options);
+  source.summary = with_rest(
+      fmt::format("{}: {} images ({})", printable(listing.root), source.count, words_of_kinds(listing, listing.images)),
+      listing);
+  return source;
 }
 
 }  // namespace
 
-Source folder(const std::string& path, int channels, const DecodeLimits& limits) {
-  std::error_code error;
-  if (!fs::exists(path, error)) throw Error(fmt::format("{}: there is no such folder", path));
-  if (!fs::is_directory(path, error)) throw Error(fmt::format("{}: is no folder", path));
-  if (channels != 1 && channels != 3) throw Error(fmt::format("folder: expected 1 or 3 channels, got {}", channels));
-  const std::vector<File> files = list_tree(path);
-  if (files.empty()) {
-    throw Error(
-        fmt::format("{}: the folder and those below it hold no image (.jpg .jpeg .png .ppm .pgm .bmp .webp)", path));
-  }
+void no_image_in(const Listing& listing) {
+  throw Error(with_rest(
+      fmt::format("{}: the folder and those below it hold no image that is read (JPEG, PNG, WebP, BMP, GIF, PNM)",
+                  printable(listing.root)),
+      listing));
+}
 
+std::string words_of_kinds(const Listing& listing, const std::vector<Listing::File>& files) {
+  std::vector<int64_t> counts(listing.kinds.size());
+  for (const Listing::File& file : files) ++counts[static_cast<size_t>(file.kind)];
+  Census kinds;
+  for (size_t i = 0; i < counts.size(); ++i)
+    if (counts[i] > 0) kinds.add(listing.kinds[i], counts[i]);
+  return kinds.words();
+}
+
+Source image_files(std::string name, int64_t count, std::function<std::string(int64_t)> path_of,
+                   const OpenOptions& options) {
+  if (options.channels != 0 && options.channels != 1 && options.channels != 3)
+    throw Error(fmt::format("images: expected 1 or 3 channels, got {}", options.channels));
   Source source;
-  source.name = path;
-  source.count = static_cast<int64_t>(files.size());
-  source.channels = channels;
-  for (const File& file : files) {
-    if (!file.class_name.empty() && (source.class_names.empty() || source.class_names.back() != file.class_name)) {
-      source.class_names.push_back(file.class_name);
-    }
-    source.labels.push_back(file.class_name.empty() ? -1 : source.num_classes() - 1);
-  }
-  if (source.class_names.empty()) source.labels.clear();
-
-  const auto paths = std::make_shared<std::vector<std::string>>();
-  for (const File& file : files) paths->push_back(file.folder + (file.folder.ends_with('/') ? "" : "/") + file.name);
-  source.key = [paths](int64_t i) { return (*paths)[static_cast<size_t>(i)]; };
-  source.read = [paths, channels, limits](int64_t i, double useful_side, Image& out) {
+  source.name = printable(name);
+  source.count = count;
+  source.channels = options.channels == 1 ? 1 : 3;
+  source.key = [path_of](int64_t i) { return printable(path_of(i)); };
+  source.read = [path_of, options, channels = source.channels](int64_t i, double useful_side, Image& out) {
     thread_local std::vector<uint8_t> bytes;
-    const std::string& file = (*paths)[static_cast<size_t>(i)];
-    read_file(file, limits.max_file_bytes, bytes);
+    const std::string path = path_of(i);
     try {
-      decode(bytes, {.channels = channels, .useful_side = useful_side, .limits = limits}, out);
+      read_file(path, options.limits.max_file_bytes, bytes);
     } catch (const Error& reason) {
-      throw Error(fmt::format("{}: {}", file, reason.what()));
+      throw Error(printable(reason.what()));
+    }
+    try {
+      decode(bytes, {.channels = channels, .useful_side = useful_side, .exif = options.exif, .limits = options.limits},
+             out);
+    } catch (const Error& reason) {
+      throw Error(fmt::format("{}: {}", printable(path), reason.what()));
     }
   };
+  return source;
+}
+
+Source image_files(const Listing& listing, std::vector<Listing::File> files, const OpenOptions& options) {
+  struct Names {
+    std::string root;
+    std::vector<std::string> folders;
+    std::vector<std::pair<int32_t, std::string>> files;
+  };
+  auto names = std::make_shared<Names>(Names{listing.root, listing.folders, {}});
+  names->files.reserve(files.size());
+  for (Listing::File& file : files) names->files.emplace_back(file.folder, std::move(file.name));
+  const auto count = static_cast<int64_t>(names->files.size());
+  const auto path_of = [names = std::shared_ptr<const Names>(names)](int64_t i) {
+    const auto& [folder, name] = names->files[static_cast<size_t>(i)];
+    const std::string& below = names->folders[static_cast<size_t>(folder)];
+    return names->root + "/" + below + (below.empty() ? "" : "/") + name;
+  };
+  return image_files(listing.root, count, path_of, options);
+}
+
+void set_classes(Source& source, const std::vector<std::string>& class_of) {
+  std::map<std::string_view, int> numbers;
+  for (const std::string& name : class_of)
+    if (!name.empty()) numbers.emplace(name, 0);
+  source.labels.clear();
+  source.class_names.clear();
+  if (numbers.empty()) return;
+  for (auto& [name, number] : numbers) {
+    number = source.num_classes();
+    source.class_names.emplace_back(name);
+  }
+  source.labels.reserve(class_of.size());
+  for (const std::string& name : class_of) source.labels.push_back(name.empty() ? -1 : numbers.at(name));
+}
+
+Source folder(const std::string& path, const OpenOptions& options) {
+  Listing listing = list_tree(path);
+  Source source = all_images(listing, options);
+  std::vector<std::string> classes;
+  for (const Listing::File& file : listing.images)
+    classes.emplace_back(*name_below("", listing.folders[static_cast<size_t>(file.folder)]));
+  set_classes(source, classes);
+  return source;
+}
+
+Source folder_images(Listing listing, const OpenOptions& options) {
+  Source source = all_images(listing, options);
+  const FolderTree tree(listing, listing.images);
+  const Layout layout = layout_of(tree);
+  std::vector<std::string> bases;  // folders whose sub-folders are classes
+  for (const Layout::Part& part : layout.parts) {
+    std::string base = class_folder(tree, part.folder);
+    // The only folder of a split says no more than the split.
+    if (layout.parts.size() == 1 || tree.below(base).size() > 1) bases.push_back(std::move(base));
+  }
+  std::vector<std::string> of_folder(listing.folders.size());
+  for (size_t i = 0; i < of_folder.size(); ++i) {
+    for (const std::string& base : bases)
+      if (const auto name = name_below(base, listing.folders[i])) of_folder[i] = *name;
+  }
+  std::vector<std::string> classes;
+  classes.reserve(listing.images.size());
+  for (const Listing::File& file : listing.images) classes.push_back(of_folder[static_cast<size_t>(file.folder)]);
+  set_classes(source, classes);
   return source;
 }
 

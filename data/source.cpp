@@ -3,30 +3,19 @@
 #include <saccade/kernels/error.h>
 
 #include <atomic>
-#include <filesystem>
 #include <memory>
 #include <mutex>
 
 namespace saccade::data {
 
-namespace fs = std::filesystem;
-
-Source open_source(const std::string& path, bool train, int channels) {
-  std::error_code ignored;
-  if (!fs::exists(path, ignored)) throw Error(fmt::format("{}: there is no such folder or file", path));
-  if (!fs::is_directory(path, ignored)) return idx(path);
-  for (const char* suffix : {"", ".gz"}) {
-    const std::string name = std::string(train ? "train" : "t10k") + "-images-idx3-ubyte" + suffix;
-    if (fs::exists(fs::path(path) / name, ignored)) return fashion_mnist(path, train);
-  }
-  const fs::path train_folder = fs::path(path) / "train";
-  if (fs::is_directory(train_folder, ignored)) {
-    for (const char* name : {"test", "val"}) {
-      const fs::path test_folder = fs::path(path) / name;
-      if (fs::is_directory(test_folder, ignored)) return folder(train ? train_folder : test_folder, channels);
-    }
-  }
-  return folder(path, channels);
+Source with_channels(Source source, int channels) {
+  if (channels == 0 || channels == source.channels) return source;
+  source.channels = channels;
+  source.read = [channels, read = source.read](int64_t i, double useful_side, Image& out) {
+    read(i, useful_side, out);
+    convert_channels(out, channels);
+  };
+  return source;
 }
 
 Source subset(const Source& source, std::vector<int64_t> indices) {

@@ -13,12 +13,13 @@ namespace saccade::data {
 /// Where images come from. A value: one of your own is this struct with its functions filled in. Both functions are
 /// called by several threads at once.
 struct Source {
-  std::string name;                      ///< for messages: the folder or file
+  std::string name;                      ///< for messages: the folder or file; keys of a folder's samples begin with it
+  std::string summary;                   ///< one line: what was taken, and what was passed over, by kind
   int64_t count = 0;                     ///< number of samples
   int channels = 3;                      ///< of every image: 1 or 3
   std::vector<int> labels;               ///< class of each sample, -1 where it has none; empty: no sample has one
   std::vector<std::string> class_names;  ///< of classes 0, 1, ...
-  /// A name of sample i that people recognise: the path of its file.
+  /// A name of sample i that people recognise: the path of its file, with bytes that cannot be printed as \xNN.
   std::function<std::string(int64_t i)> key;
   /// Puts sample i into `out`, whose memory it reuses. `useful_side`: see DecodeOptions; a source may ignore it, but
   /// the pixels must depend on nothing but i and it. Throws saccade::Error when the sample cannot be read.
@@ -30,14 +31,20 @@ struct Source {
   int num_classes() const { return static_cast<int>(class_names.size()); }
 };
 
-/// The images of a folder and all folders below it: .jpg .jpeg .png .ppm .pgm .bmp .webp in upper or lower case, links
-/// followed, each folder visited once. If some lie in sub-folders, the first level of these are the classes, numbered
-/// in code point order of their names, and images beside them have label -1; if none do, there are no labels. Samples
-/// are in order of class, then folder, then file name, by code point. Files are opened when they are read.
+/// How images are opened.
+struct OpenOptions {
+  int channels = 3;          ///< 1 or 3: of every image, however it is stored. 0: 3, but as stored for IDX files
+  DecodeLimits limits = {};  ///< what a file may cost
+  bool exif = true;          ///< turn images as their EXIF orientation says
+};
+
+/// The images of a folder and all folders below it: see Listing for what is an image and what is passed over. If some
+/// lie in sub-folders, the first level of these are the classes, numbered in code point order of their names, and
+/// images beside them have label -1; if none do, there are no labels. Samples are in order of the first level, then
+/// folder, then file name, by code point; a file that links lead to is one sample. Files are opened when they are read.
 ///
-/// Throws saccade::Error when the folder is missing, is no folder, or holds no image.
-/// @param channels  3 or 1: what every image is converted to
-Source folder(const std::string& path, int channels = 3, const DecodeLimits& limits = {});
+/// Throws saccade::Error when the folder is missing, is no folder, cannot be listed, or holds no image.
+Source folder(const std::string& path, const OpenOptions& options = {});
 
 /// An IDX file of unsigned bytes (the format of MNIST), plain or gzipped, wholly in memory: (N, H, W) is gray,
 /// (N, H, W, 3) colour. `labels_path`, if given: an IDX file of N bytes, the classes.
@@ -48,11 +55,12 @@ Source idx(const std::string& images_path, const std::string& labels_path = "");
 /// 10,000 test photos. The default is where Debian's package dataset-fashion-mnist puts them.
 Source fashion_mnist(const std::string& path = "/usr/share/datasets/fashion-mnist", bool train = true);
 
-/// What a path given by a person holds: a folder with IDX files of the usual names, a folder of images, or an IDX file.
-/// @param train  which half of a data set that comes in two; a folder with sub-folders `train` and `test` (or `val`) is
-///               such a one too
-/// @param channels  1 or 3: what the images of folders are converted to; IDX files keep what they have
-Source open_source(const std::string& path, bool train = true, int channels = 3);
+/// All images that a path given by a person holds, whatever the sub-folders are called: a folder of images, or of IDX
+/// files (those to train with, if they come in two), or an IDX file. Labels are those that labelled_pair() would find.
+Source open_images(const std::string& path, const OpenOptions& options = {});
+
+/// The same images with 3 equal channels, or the luma of the 3 that they have.
+Source with_channels(Source source, int channels);
 
 /// Some samples of a source, in the order given; labels and class names come along.
 Source subset(const Source& source, std::vector<int64_t> indices);

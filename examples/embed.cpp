@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "images.h"
 #include "weights.h"
 
 using namespace saccade;
@@ -12,11 +13,15 @@ struct Settings {
   std::string data, out;
   bool unit = false;
   program::Weights weights;
+  program::ImageFlags images;
   program::Machine machine;
 
   void flags(CLI::App& app) {
     weights.flags(app);
-    app.add_option("--data", data, "Folder of images, or IDX files")->required()->group("Images");
+    app.add_option("--data", data, "Folder of images (all below it count), IDX files, or a CSV of paths")
+        ->required()
+        ->group("Images");
+    images.flags(app);
     app.add_option("--out", out,
                    "FILE.npy or FILE.safetensors (there: `features`), f32 (images, features); FILE.csv has a line for "
                    "each row: row, path, class")
@@ -55,7 +60,8 @@ int embed(CLI::App& app, Settings& s) {
   if (out.extension() != ".npy" && out.extension() != ".safetensors")
     throw Error(fmt::format("--out {}: expected a name that ends in .npy or .safetensors", s.out));
   s.weights.load(app);
-  const data::Source source = program::open_images(s.data, program::channels_of(s.weights.info.trunk));
+  const data::Source source = data::open_images(s.data, s.images.options(program::channels_of(s.weights.info.trunk)));
+  fmt::print("{}\n", source.summary);
   const data::Rows found = s.weights.features(source, s.machine.workers);
   if (s.unit) scale_to_unit_length(found.rows);
 

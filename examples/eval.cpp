@@ -2,6 +2,7 @@
 #include <saccade/ssl/eval/knn.h>
 #include <saccade/ssl/eval/linear_probe.h>
 
+#include "images.h"
 #include "weights.h"
 
 using namespace saccade;
@@ -10,18 +11,22 @@ struct Settings {
   std::string train, test, knn = "20,0.07";
   bool linear = false;
   program::Weights weights;
+  program::ImageFlags images;
   program::Machine machine;
 
   void flags(CLI::App& app) {
     weights.flags(app);
-    app.add_option("--train", train, "Labelled images to learn from: a folder with one folder a class, or IDX files")
+    app.add_option("--train", train,
+                   "Labelled images to learn from: a folder with one folder a class, IDX files, or a CSV of path and "
+                   "label")
         ->required()
         ->group("Images");
     app.add_option(
            "--test", test,
-           "Labelled images to be judged by; without it the other half of --train (folders train/ and test/), or "
-           "every fifth image of it")
+           "Labelled images to be judged by, likewise; without it the other part of --train (folders train/ and test/ "
+           "or val/, or a column of splits), or every fifth image of it")
         ->group("Images");
+    images.flags(app);
     app.add_option("--knn", knn, "Neighbours and temperature of the vote")->capture_default_str()->group("Judging");
     app.add_flag("--linear", linear, "Also a linear classifier on the frozen features")->group("Judging");
     machine.flags(app);
@@ -44,7 +49,9 @@ int evaluate(CLI::App& app, Settings& s) {
   s.weights.device = s.machine.apply();
   const ssl::KnnOptions knn = parse_knn(s.knn);
   s.weights.load(app);
-  const auto [train, test] = data::labelled_pair(s.train, s.test, program::channels_of(s.weights.info.trunk));
+  const auto [train, test, summary] =
+      data::labelled_pair(s.train, s.test, s.images.options(program::channels_of(s.weights.info.trunk)));
+  fmt::print("{}\n", summary);
   const data::Rows bank = s.weights.features(train, s.machine.workers);
   const data::Rows queries = s.weights.features(test, s.machine.workers);
   fmt::print("{} images of {} classes to learn from, {} to be judged by, at {} x {} pixels; {} features\n",

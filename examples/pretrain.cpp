@@ -4,6 +4,7 @@
 
 #include <csignal>
 
+#include "images.h"
 #include "memory_budget.h"
 #include "pictures.h"
 #include "run_settings.h"
@@ -24,6 +25,7 @@ struct Settings {
   ssl::SwAVOptions swav;
   ssl::TrainerOptions train = {.epochs = 100};
   ssl::KnnOptions knn;
+  program::ImageFlags images;
   program::Machine machine;
 
   void flags(CLI::App& app) {
@@ -41,7 +43,10 @@ struct Settings {
     add(group, "--seed", seed, "Of first weights, order and crops");
     add(group, "--names", names, "Whose names trunk.safetensors has: torchvision, timm, vissl, classy, pycls, swav");
     group = "Images";
-    add(group, "--data", data, "Folder of images (labels are not used), or of IDX files, or an IDX file")->required();
+    add(group, "--data", data,
+        "Folder of images, all below it count (labels are not used); or IDX files, or a CSV of paths")
+        ->required();
+    images.flags(app);
     add(group, "--crops", crops, "COUNTxPIXELS[@AREA-AREA] joined by +; the first two crops are those that teach");
     add(group, "--flip", views.flip_p, "Probability of a mirror image");
     add(group, "--jitter", views.jitter_p, "Probability of colour jitter");
@@ -90,7 +95,8 @@ struct Settings {
         ->check(CLI::PositiveNumber);
     group = "Watching";
     add(group, "--knn-data", knn_data,
-        "Labelled images (a folder a class, or train/ and test/): kNN accuracy on the way");
+        "Labelled images (a folder a class, perhaps in train/ and test/; or a CSV of path and label): kNN accuracy on "
+        "the way");
     add(group, "--knn-every", knn_every, "Epochs between kNN tests")->check(CLI::PositiveNumber);
     add(group, "--knn-neighbours", knn.neighbours, "That vote")->check(CLI::PositiveNumber);
     add(group, "--knn-temperature", knn.temperature, "Of their votes");
@@ -114,11 +120,12 @@ int pretrain(CLI::App& app, Settings& s) {
   const Device device = s.machine.apply();
   const nn::Names names = nn::names_of(s.names);
   const bool plain_name = !s.trunk.starts_with("resnet") && s.trunk.find("in=") == std::string::npos;
-  if (plain_name && data::open_source(s.data).channels == 1)  // gray images: a network with one channel
+  const data::Source source =
+      data::open_images(s.data, s.images.options(plain_name ? 0 : program::channels_of(s.trunk)));
+  const int channels = source.channels;
+  if (plain_name && channels == 1)  // gray images: a network with one channel
     program::change(app, "--trunk", s.trunk, s.trunk + (s.trunk.find(':') == std::string::npos ? ":in=1" : ",in=1"));
   const auto trunk = program::on(device, [&] { return nn::trunk(s.trunk, s.seed); });
-  const int channels = program::channels_of(s.trunk);
-  const data::Source source = program::open_images(s.data, channels);
   s.views.crops = data::parse_crops(s.crops);
   std::copy_n(s.mean.begin(), 3, s.views.mean.begin());
   std::copy_n(s.std.begin(), 3, s.views.std.begin());
@@ -163,9 +170,12 @@ int pretrain(CLI::App& app, Settings& s) {
   ssl::SwAV& model = *made;
   s.train.checkpoint_every = s.checkpoint_every;
   const program::TrunkInfo info{s.trunk, s.views.crops[0].size, s.mean, s.std};
+  std::string judged_by;
   if (!s.knn_data.empty()) {
+    data::LabelledPair labelled = data::labelled_pair(s.knn_data, "", s.images.options(channels));
+    judged_by = labelled.summary;
     s.train.evaluate_every = s.knn_every * per_epoch;
-    s.train.evaluate = [&, pair = data::labelled_pair(s.knn_data, "", channels)](int64_t) {
+    s.train.evaluate = [&, pair = std::move(labelled)](int64_t) {
       const data::Rows bank = program::features(*trunk, pair.train, info);
       const data::Rows queries = program::features(*trunk, pair.test, info);
       const auto found = ssl::knn_classify(bank.rows, bank.labels, queries.rows, s.knn);
@@ -188,9 +198,11 @@ int pretrain(CLI::App& app, Settings& s) {
                  for (const data::Failure& f : loader.failures()) reasons.push_back(f.reason);
                  return reasons;
                }});
+  reporter.say(source.summary);
   reporter.say(fmt::format(
       "{} images, {} iterations an epoch; {}: {} parameters, {} features; {} prototypes, lr {:.3g}", source.size(),
       per_epoch, s.trunk, trunk->parameter_count(), trunk->out_channels(), s.swav.prototypes, s.train.lr));
+  if (!judged_by.empty()) reporter.say("kNN: " + judged_by);
   if (!planned.empty()) reporter.say(planned);
   const ssl::FitResult result = program::advised(step, device, budget, [&] { return reporter.run(trainer, loader); });
   if (result.interrupted) {

@@ -34,14 +34,6 @@ inline int channels_of(const std::string& trunk) {
   return trunk.starts_with("resnet") ? 3 : static_cast<int>(nn::regnet_spec(trunk).in_channels);
 }
 
-/// What a path holds, for a network of that many channels.
-inline data::Source open_images(const std::string& path, int channels) {
-  data::Source source = data::open_source(path, true, channels);
-  if (source.channels != channels)
-    throw Error(fmt::format("{} has images of {} channels, the network takes {}", path, source.channels, channels));
-  return source;
-}
-
 /// How images of a source are shown to a network for evaluation.
 inline data::EvalView view_of(const data::Source& source, const TrunkInfo& info) {
   data::EvalView view = data::eval_view(source, info.size);

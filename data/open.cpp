@@ -1,0 +1,96 @@
+#include <fmt/format.h>
+#include <saccade/data/files.h>
+#include <saccade/data/idx_files.h>
+#include <saccade/data/labelled.h>
+#include <saccade/data/printable.h>
+#include <saccade/kernels/error.h>
+#include <zlib.h>
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <fstream>
+#include <span>
+
+namespace saccade::data {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Whether it is a folder; throws if it is nothing.
+bool is_folder(const std::string& path) {
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (status.type() == fs::file_type::not_found)
+    throw Error(fmt::format("{}: there is no such folder or file", printable(path)));
+  if (status.type() == fs::file_type::none)
+    throw Error(fmt::format("{}: cannot be looked at: {}", printable(path), error.message()));
+  return fs::is_directory(status);
+}
+
+/// The IDX files of a listing, if they are what its folder is about.
+std::vector<IdxHalf> idx_halves(const Listing& listing) {
+  std::vector<std::string> paths;
+  for (const Listing::File& file : listing.idx_files) {
+    const bool by_name = file.name.find("ubyte") != std::string::npos || file.name.find("idx") != std::string::npos;
+    if (listing.images.empty() || by_name) paths.push_back(listing.path_of(file));
+  }
+  std::vector<IdxHalf> halves = pair_idx_files(paths);
+  if (halves.empty() && listing.images.empty() && !paths.empty()) idx(paths.front());  // says what is wrong with it
+  return halves;
+}
+
+enum class FileKind : uint8_t { idx, image, other };
+
+FileKind kind_of(const std::string& path) {
+  std::array<uint8_t, kFormatBytes> start{};
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw Error(fmt::format("{}: cannot be opened", printable(path)));
+  file.read(reinterpret_cast<char*>(start.data()), std::ssize(start));
+  const Format format = detect_format(std::span(start).first(static_cast<size_t>(file.gcount())));
+  if (decodable(format)) return FileKind::image;
+  const bool compressed = start[0] == 0x1f && start[1] == 0x8b;
+  return compressed || (start[0] == 0 && start[1] == 0) ? FileKind::idx : FileKind::other;
+}
+
+[[noreturn]] void single_image(const std::string& path) {
+  throw Error(fmt::format("{}: is a single image: give the folder it lies in", printable(path)));
+}
+
+}  // namespace
+
+Source open_images(const std::string& path, const OpenOptions& options) {
+  if (is_folder(path)) {
+    Listing listing = list_tree(path);
+    if (const auto halves = idx_halves(listing); !halves.empty()) return open_idx(path, halves, options);
+    return folder_images(std::move(listing), options);
+  }
+  switch (kind_of(path)) {
+    case FileKind::idx:
+      return open_idx(with_labels_beside(path), options);
+    case FileKind::image:
+      single_image(path);
+    case FileKind::other:
+      break;
+  }
+  return table_images(path, options);
+}
+
+LabelledSet labelled_set(const std::string& path, const OpenOptions& options) {
+  if (is_folder(path)) {
+    Listing listing = list_tree(path);
+    if (const auto halves = idx_halves(listing); !halves.empty()) return labelled_idx(path, halves, options);
+    return labelled_folder(std::move(listing), options);
+  }
+  switch (kind_of(path)) {
+    case FileKind::idx:
+      return labelled_idx(path, {with_labels_beside(path)}, options);
+    case FileKind::image:
+      single_image(path);
+    case FileKind::other:
+      break;
+  }
+  return labelled_table(path, options);
+}
+
+}  // namespace saccade::data
