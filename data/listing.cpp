@@ -1,16 +1,14 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <saccade/data/decode.h>
+#include <fmt/ranges.h>
+#include <saccade/data/file_kind.h>
 #include <saccade/data/listing.h>
 #include <saccade/data/printable.h>
 #include <saccade/kernels/error.h>
 #include <sys/stat.h>
-#include <unistd.h>
-#include <zlib.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <climits>
 #include <cstdlib>
@@ -20,123 +18,12 @@
 #include <numeric>
 #include <set>
 #include <tuple>
-#include <unordered_set>
 
 namespace saccade::data {
 namespace {
 
 /// Device and number of a file.
 using Identity = std::pair<uint64_t, uint64_t>;
-
-std::string lower(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
-  return out;
-}
-
-/// Left by systems and programs, which do not show them.
-bool is_system_name(std::string_view name) {
-  static const std::unordered_set<std::string> kNames{"__macosx",
-                                                      "__pycache__",
-                                                      "@eadir",
-                                                      "@recycle",
-                                                      "@recently-snapshot",
-                                                      "#recycle",
-                                                      "#snapshot",
-                                                      "$recycle.bin",
-                                                      "lost+found",
-                                                      "system volume information",
-                                                      "thumbs.db",
-                                                      "ehthumbs.db",
-                                                      "ehthumbs_vista.db",
-                                                      "desktop.ini",
-                                                      "icon\r"};
-  return std::string_view("_@#$lsSteTEdDiIL").find(name[0]) != std::string_view::npos && kNames.contains(lower(name));
-}
-
-/// ".jpg" of "a.b.JPG"; empty if what follows the last dot could be anything.
-std::string extension_of(std::string_view name) {
-  const size_t dot = name.rfind('.');
-  if (dot == std::string_view::npos || dot == 0 || dot + 1 == name.size() || name.size() - dot > 16) return "";
-  std::string extension = lower(name.substr(dot));
-  const bool plain = std::all_of(extension.begin() + 1, extension.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
-  });
-  return plain ? extension : "";
-}
-
-enum class Extension : uint8_t { of_images, of_others, unknown };
-
-/// Whether the extension alone decides. What is neither of images nor a usual companion of them is opened.
-Extension judge(const std::string& extension) {
-  static const std::unordered_set<std::string> kImages{".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".ppm",
-                                                       ".pgm", ".pbm",  ".pnm", ".bmp",  ".dib", ".webp"};
-  static const std::unordered_set<std::string> kOthers{
-      ".txt", ".md",  ".csv",  ".tsv",  ".json", ".jsonl", ".xml", ".yaml",  ".yml",   ".html", ".htm",  ".pdf",
-      ".doc", ".log", ".ini",  ".toml", ".xmp",  ".aae",   ".py",  ".sh",    ".ipynb", ".mat",  ".docx", ".xlsx",
-      ".mov", ".mp4", ".m4v",  ".avi",  ".mkv",  ".webm",  ".3gp", ".mpg",   ".mpeg",  ".wav",  ".mp3",  ".m4a",
-      ".zip", ".tar", ".tgz",  ".bz2",  ".xz",   ".zst",   ".rar", ".7z",    ".npy",   ".npz",  ".pkl",  ".pt",
-      ".pth", ".h5",  ".hdf5", ".onnx", ".mdb",  ".lmdb",  ".db",  ".sqlite"};
-  if (kImages.contains(extension)) return Extension::of_images;
-  return kOthers.contains(extension) ? Extension::of_others : Extension::unknown;
-}
-
-/// Two zero bytes, a type, the number of extents, the first of them not zero.
-bool is_idx(std::string_view bytes) {
-  if (bytes.size() < 8 || bytes[0] != 0 || bytes[1] != 0) return false;
-  const auto type = static_cast<uint8_t>(bytes[2]), extents = static_cast<uint8_t>(bytes[3]);
-  const bool known = type == 0x08 || type == 0x09 || (type >= 0x0b && type <= 0x0e);
-  return known && extents >= 1 && extents <= 4 && std::memcmp(bytes.data() + 4, "\0\0\0\0", 4) != 0;
-}
-
-/// What a file of unknown extension turns out to be.
-struct Content {
-  enum class Kind : uint8_t { other, image, idx, undecodable } kind = Kind::other;
-  std::string name;  ///< of its format or, with `other`, why it was not told; may be empty
-};
-
-Content content_of(std::string_view start) {
-  const Format format = detect_format({reinterpret_cast<const uint8_t*>(start.data()), start.size()});
-  const std::string name(name_of(format));
-  switch (format) {
-    case Format::unknown:
-      return is_idx(start) ? Content{Content::Kind::idx, "IDX"} : Content{};
-    case Format::icon:  // the same bytes begin an IDX file of no known type
-    case Format::pdf:
-    case Format::video:
-    case Format::html:
-    case Format::lfs_pointer:
-    case Format::apple_double:
-    case Format::archive:
-    case Format::numpy:
-    case Format::hdf5:
-      return {Content::Kind::other, ""};
-    default:
-      return {decodable(format) ? Content::Kind::image : Content::Kind::undecodable, name};
-  }
-}
-
-Content look_into(int folder, const char* name) {
-  const int fd = ::openat(folder, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-  if (fd < 0) return {.name = errno == EACCES ? "that may not be read" : "that cannot be opened"};
-  std::array<char, kFormatBytes> bytes{};
-  ssize_t got = 0;
-  do got = ::read(fd, bytes.data(), bytes.size());
-  while (got < 0 && errno == EINTR);
-  if (got > 2 && bytes[0] == '\x1f' && bytes[1] == '\x8b' && ::lseek(fd, 0, SEEK_SET) == 0) {
-    const gzFile file = gzdopen(fd, "rb");
-    if (file == nullptr) return ::close(fd), Content{};
-    gzbuffer(file, 512);
-    const int within = gzread(file, bytes.data(), static_cast<unsigned>(bytes.size()));
-    gzclose(file);
-    return is_idx({bytes.data(), static_cast<size_t>(std::max(within, 0))}) ? Content{Content::Kind::idx, "IDX"}
-                                                                            : Content{};
-  }
-  ::close(fd);
-  if (got < 0) return {.name = "that cannot be read"};
-  if (got == 0) return {.name = "empty"};
-  return content_of({bytes.data(), static_cast<size_t>(got)});
-}
 
 class Walk {
  public:
@@ -266,36 +153,11 @@ class Walk {
   }
 
   void take_file(const Here& here, Listing::File file) {
-    const std::string extension = extension_of(file.name);
-    const auto with_extension = [&](const std::string& format) {
-      return extension.empty() ? format : fmt::format("{} ({})", extension, format);
-    };
-    switch (judge(extension)) {
-      case Extension::of_images:
-        file.kind = kind(extension);
-        listing_.images.push_back(std::move(file));
-        return;
-      case Extension::of_others:
-        return listing_.passed_over.add(extension);
-      case Extension::unknown:
-        break;
-    }
-    const Content content = look_into(here.fd, file.name.c_str());
-    switch (content.kind) {
-      case Content::Kind::image:
-        file.kind = kind(with_extension(content.name));
-        listing_.images.push_back(std::move(file));
-        return;
-      case Content::Kind::idx:
-        file.kind = kind(with_extension(content.name));
-        listing_.idx_files.push_back(std::move(file));
-        return;
-      case Content::Kind::undecodable:
-        return listing_.undecodable.add(with_extension(content.name));
-      case Content::Kind::other:
-        if (!content.name.empty()) return listing_.passed_over.add(content.name);
-        return listing_.passed_over.add(extension.empty() ? "without an extension" : extension);
-    }
+    const FileKind found = kind_of_file(here.fd, file.name);
+    if (found.what == FileKind::What::undecodable) return listing_.undecodable.add(found.words);
+    if (found.what == FileKind::What::other) return listing_.passed_over.add(found.words);
+    file.kind = kind(found.words);
+    (found.what == FileKind::What::image ? listing_.images : listing_.idx_files).push_back(std::move(file));
   }
 
   int32_t kind(const std::string& name) {
