@@ -7,25 +7,28 @@
 #include <omp.h>
 #include <saccade/core/allocator.h>
 #include <saccade/core/tensor.h>
+#include <saccade/data/printable.h>
 #include <saccade/kernels/cuda_device.h>
 #include <saccade/kernels/rehearsal.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
-#include <filesystem>
-#include <fstream>
 #include <functional>
 #include <map>
+#include <memory>
 #include <new>
 #include <string>
 #include <vector>
+
+#include "config_file.h"
 
 namespace saccade::program {
 
 /// Says one sentence on stderr, whatever the lines of `what`.
 inline void complain(const CLI::App& app, std::string what) {
   std::replace(what.begin(), what.end(), '\n', ' ');
-  fmt::print(stderr, "{}: {}\n", app.get_name(), what);
+  fmt::print(stderr, "{}: {}\n", app.get_name(), data::printable(what));
 }
 
 /// A whole program: parses the arguments, then does the work. Wrong flags end with 2, errors with 1, each with a
@@ -36,15 +39,13 @@ inline int run(CLI::App& app, std::vector<std::string> arguments, const std::fun
                const std::function<void(std::vector<std::string>& arguments)>& complete = {}) {
   try {
     try {
+      app.config_formatter(std::make_shared<ConfigFile>(app));
       if (complete) complete(arguments);
       std::reverse(arguments.begin(), arguments.end());  // as CLI11 takes them
       app.parse(arguments);
     } catch (const CLI::ParseError& error) {
       if (error.get_exit_code() == 0) return app.exit(error);  // --help
-      std::string what = error.what();
-      if (const std::string unknown = "INI was not able to parse "; what.starts_with(unknown))
-        what = "the configuration has an unknown key, " + what.substr(unknown.size());
-      complain(app, what + " (--help lists the flags)");
+      complain(app, std::string(error.what()) + " (--help lists the flags)");
       return 2;
     }
     return work();
@@ -113,26 +114,6 @@ auto on(Device device, Make make) {
 template <class Function>
 Tensor elsewhere(Device device, const Tensor& images, Function f) {
   return on(device, [&] { return f(images.to(device)); }).to(Device::cpu);
-}
-
-/// The settings of a configuration text or file, lists joined by commas.
-inline std::map<std::string, std::string> settings_of(std::istream& text) {
-  std::map<std::string, std::string> settings;
-  for (const CLI::ConfigItem& item : CLI::ConfigTOML().from_config(text)) {
-    std::string value = CLI::detail::join(item.inputs, ",");
-    std::erase_if(value, [](char c) { return c == '[' || c == ']'; });
-    settings[item.fullname()] = value;
-  }
-  return settings;
-}
-inline std::map<std::string, std::string> settings_of_file(const std::filesystem::path& path) {
-  std::ifstream file(path);
-  if (!file) throw Error(fmt::format("{} cannot be read", path.string()));
-  return settings_of(file);
-}
-inline std::map<std::string, std::string> settings_of(const CLI::App& app) {
-  std::istringstream text(app.config_to_str(true));
-  return settings_of(text);
 }
 
 }  // namespace saccade::program

@@ -63,7 +63,9 @@ inline void check_same_settings(const CLI::App& app, const std::filesystem::path
   for (const auto& [key, value] : now) {
     const auto at = stored.find(key);
     const std::string before = at == stored.end() ? "" : at->second;
-    if (may_differ.contains(key) || before == value) continue;
+    // A flag that an earlier version did not have is as it was then: at its default.
+    if (at == stored.end() && app.get_option("--" + key)->count() == 0) continue;
+    if (may_differ.contains(key) || same_setting(before, value)) continue;
     differences += fmt::format("{}{} (was {}, now {})", differences.empty() ? "" : ", ", key,
                                before.empty() ? "not set" : before, value.empty() ? "not set" : value);
   }

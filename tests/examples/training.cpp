@@ -275,7 +275,7 @@ TEST(Programs, AConfigurationIsReadAndWrittenAndFlagsWin) {
   EXPECT_TRUE(content_of(folder / "first" / "trunk.safetensors") ==
               content_of(folder / "second" / "trunk.safetensors"));
   ASSERT_EQ(run("pretrain", {"--config", config, "--run", (folder / "third").string(), "--seed", "5"}).status, 0);
-  EXPECT_NE(content_of(folder / "third" / "config.toml").find("\nseed=5\n"), std::string::npos);
+  EXPECT_NE(content_of(folder / "third" / "config.toml").find("\nseed = 5\n"), std::string::npos);
   EXPECT_FALSE(content_of(folder / "first" / "trunk.safetensors") ==
                content_of(folder / "third" / "trunk.safetensors"));
 
@@ -283,7 +283,7 @@ TEST(Programs, AConfigurationIsReadAndWrittenAndFlagsWin) {
   const Outcome refused = run("pretrain", tiny_training(folder / "photos", folder / "fourth", 1,
                                                         {"--config", (folder / "wrong.toml").string()}));
   EXPECT_EQ(refused.status, 2);
-  EXPECT_NE(refused.err.find("unknown key, epoch"), std::string::npos) << refused.err;
+  EXPECT_NE(refused.err.find("wrong.toml, line 1: unknown key, epoch"), std::string::npos) << refused.err;
   EXPECT_FALSE(fs::exists(folder / "fourth"));
 }
 
