@@ -148,6 +148,7 @@ LabelledSet labelled_idx(const std::string& name, const std::vector<IdxHalf>& ha
   for (const IdxHalf& half : halves) {
     const auto open = [half, options](std::span<const std::string>) {
       Source source = open_idx(half, options);
+      source.summary.clear();
       // Classes are bytes, of which some may not occur; a file of one class has one, whatever its number.
       const std::set<int> seen(source.labels.begin(), source.labels.end());
       if (seen.size() == 1) {

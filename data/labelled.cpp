@@ -16,13 +16,22 @@ namespace saccade::data {
 
 namespace fs = std::filesystem;
 
+namespace {
+
+std::string images(int64_t count) { return fmt::format("{} image{}", count, count == 1 ? "" : "s"); }
+
+}  // namespace
+
 LabelledSet labelled_folder(Listing given, const OpenOptions& options) {
   if (given.images.empty()) no_image_in(given);
   const auto listing = std::make_shared<const Listing>(std::move(given));
   const auto tree = std::make_shared<const FolderTree>(*listing, listing->images);
   const Layout layout = layout_of(*tree);
   LabelledSet set{.name = printable(listing->root), .parts = {}, .rest = words_of_rest(*listing)};
+  int64_t elsewhere = std::ssize(listing->images);
   for (const Layout::Part& part : layout.parts) {
+    const int64_t within = tree->count_below(part.folder);
+    elsewhere -= within;
     const auto open = [=](std::span<const std::string> known_classes) {
       const std::string base = class_folder(*tree, part.folder, known_classes);
       std::vector<Listing::File> files;
@@ -30,20 +39,25 @@ LabelledSet labelled_folder(Listing given, const OpenOptions& options) {
         const auto name = name_below(base, listing->folders[static_cast<size_t>(file.folder)]);
         if (name && !name->empty()) files.push_back(file);
       }
-      drop_repeats(*listing, files);
+      const int64_t without_class = within - std::ssize(files), repeats = drop_repeats(*listing, files);
       std::vector<std::string> classes;
       for (const Listing::File& file : files)
         classes.emplace_back(*name_below(base, listing->folders[static_cast<size_t>(file.folder)]));
       Source source = image_files(*listing, std::move(files), options);
       set_classes(source, classes);
       source.name = printable(listing->root + (part.folder.empty() ? "" : "/" + part.folder));
+      if (without_class > 0) source.summary = fmt::format("{} in no folder of a class", images(without_class));
+      if (repeats > 0) source.summary += fmt::format("{}{} linked twice", without_class > 0 ? ", " : "", repeats);
       return source;
     };
-    set.parts.push_back({part.role, part.role == Role::whole ? "" : printable(part.folder) + "/", open});
+    set.parts.push_back({part.role, part.folder.empty() ? "" : printable(part.folder) + "/", open});
   }
   Census others;
-  for (const std::string& folder : layout.others)
+  for (const std::string& folder : layout.others) {
     others.add("in " + printable(folder) + "/", tree->count_below(folder));
+    elsewhere -= tree->count_below(folder);
+  }
+  if (elsewhere > 0) others.add("in no folder", elsewhere);
   if (!others.empty())
     set.rest = fmt::format("images beside these: {}{}{}", others.words(3), set.rest.empty() ? "" : "; ", set.rest);
   return set;
@@ -60,8 +74,8 @@ std::string words_of(const Source& source) {
   for (size_t i = 0; i < std::min(counts.size(), kShown); ++i)
     classes += fmt::format("{}{} {}", i == 0 ? "" : ", ", printable(source.class_names[i]), counts[i]);
   if (counts.size() > kShown) classes += fmt::format(" and {} others", counts.size() - kShown);
-  return fmt::format("{} images of {} class{} ({})", source.count, counts.size(), counts.size() == 1 ? "" : "es",
-                     classes);
+  return fmt::format("{} of {} class{} ({}{}{})", images(source.count), counts.size(), counts.size() == 1 ? "" : "es",
+                     classes, source.summary.empty() ? "" : "; ", source.summary);
 }
 
 /// A table beside the images may be what has the labels.

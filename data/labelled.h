@@ -17,8 +17,8 @@ struct LabelledSet {
   struct Part {
     Role role;
     std::string shown;  ///< its name in messages, empty for the whole
-    /// The samples that have a label, perhaps none. Classes known from elsewhere help to tell labels from other
-    /// folders.
+    /// The samples that have a label, perhaps none; the summary says what was left out. Classes known from elsewhere
+    /// help to tell labels from other folders.
     std::function<Source(std::span<const std::string> known_classes)> open;
   };
   std::string name;  ///< of the path

@@ -69,11 +69,6 @@ std::vector<std::string> FolderTree::below(const std::string& folder) const {
   return names;
 }
 
-int64_t FolderTree::count_in(const std::string& folder) const {
-  const auto at = counts_.find(folder);
-  return at == counts_.end() ? 0 : at->second;
-}
-
 int64_t FolderTree::count_below(const std::string& folder) const {
   int64_t count = 0;
   for (auto at = counts_.lower_bound(folder); at != counts_.end() && at->first.starts_with(folder); ++at)
@@ -113,7 +108,7 @@ Layout layout_of(const FolderTree& tree) {
         if (!is_part(joined(base, name))) layout.others.push_back(joined(base, name));
       return layout;
     }
-    if (names.size() != 1 || tree.count_in(base) > 0) break;
+    if (names.size() != 1) break;
     const std::string within = joined(base, names[0]);
     if (tree.below(within).empty()) break;
     base = within;
@@ -124,7 +119,7 @@ Layout layout_of(const FolderTree& tree) {
 std::string class_folder(const FolderTree& tree, std::string folder, std::span<const std::string> known_classes) {
   for (;;) {
     const std::vector<std::string> names = tree.below(folder);
-    if (names.size() != 1 || tree.count_in(folder) > 0) return folder;
+    if (names.size() != 1) return folder;
     if (std::find(known_classes.begin(), known_classes.end(), names[0]) != known_classes.end()) return folder;
     const std::string within = joined(folder, names[0]);
     if (tree.below(within).empty()) return folder;

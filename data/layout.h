@@ -30,8 +30,7 @@ class FolderTree {
   FolderTree(const Listing& listing, std::span<const Listing::File> files);
   /// Sub-folders of a folder that have images in or below them, in code point order. "" is the root.
   std::vector<std::string> below(const std::string& folder) const;
-  int64_t count_in(const std::string& folder) const;     ///< itself
-  int64_t count_below(const std::string& folder) const;  ///< and all below it
+  int64_t count_below(const std::string& folder) const;  ///< in it and all below it
 
  private:
   std::map<std::string, int64_t> counts_;  // of folders with images in them
@@ -47,11 +46,12 @@ struct Layout {
   std::vector<std::string> others;  ///< folders with images that lie beside the parts, and are none
 };
 
-/// Looks through folders whose only content is one folder, then for sub-folders that are splits by their names: one to
-/// train with and one to test with, both called in the same manner, or one to train with that has sub-folders itself.
+/// Looks through folders that hold a single folder with others in it, then for sub-folders that are splits by their
+/// names: one to train with and one to test with, both called in the same manner, or one to train with that has
+/// sub-folders itself.
 Layout layout_of(const FolderTree& tree);
 
-/// The folder whose sub-folders are the classes: `folder` itself, or one within if there is nothing beside it. One
+/// The folder whose sub-folders are the classes: `folder` itself, or one within if there is no other beside it. One
 /// whose only sub-folder is a known class is not looked through, nor is one whose only sub-folder has none itself.
 std::string class_folder(const FolderTree& tree, std::string folder, std::span<const std::string> known_classes = {});
 

@@ -40,21 +40,22 @@ std::vector<IdxHalf> idx_halves(const Listing& listing) {
   return halves;
 }
 
-enum class FileKind : uint8_t { idx, image, other };
+/// What a file that a person gave is opened as.
+enum class OpenAs : uint8_t { idx, table };
 
-FileKind kind_of(const std::string& path) {
+OpenAs kind_of(const std::string& path) {
   std::array<uint8_t, kFormatBytes> start{};
   std::ifstream file(path, std::ios::binary);
   if (!file) throw Error(fmt::format("{}: cannot be opened", printable(path)));
   file.read(reinterpret_cast<char*>(start.data()), std::ssize(start));
-  const Format format = detect_format(std::span(start).first(static_cast<size_t>(file.gcount())));
-  if (decodable(format)) return FileKind::image;
-  const bool compressed = start[0] == 0x1f && start[1] == 0x8b;
-  return compressed || (start[0] == 0 && start[1] == 0) ? FileKind::idx : FileKind::other;
-}
-
-[[noreturn]] void single_image(const std::string& path) {
-  throw Error(fmt::format("{}: is a single image: give the folder it lies in", printable(path)));
+  const auto got = static_cast<size_t>(file.gcount());
+  if (got == 0) throw Error(fmt::format("{}: is empty", printable(path)));
+  const Format format = detect_format(std::span(start).first(got));
+  if (decodable(format)) throw Error(fmt::format("{}: is a single image: give the folder it lies in", printable(path)));
+  // A compressed file may be an IDX file; if it is not, idx() says so.
+  if ((start[0] == 0x1f && start[1] == 0x8b) || (start[0] == 0 && start[1] == 0)) return OpenAs::idx;
+  if (format != Format::unknown) throw Error(fmt::format("{}: is {}", printable(path), advice_on(format)));
+  return OpenAs::table;
 }
 
 }  // namespace
@@ -65,15 +66,7 @@ Source open_images(const std::string& path, const OpenOptions& options) {
     if (const auto halves = idx_halves(listing); !halves.empty()) return open_idx(path, halves, options);
     return folder_images(std::move(listing), options);
   }
-  switch (kind_of(path)) {
-    case FileKind::idx:
-      return open_idx(with_labels_beside(path), options);
-    case FileKind::image:
-      single_image(path);
-    case FileKind::other:
-      break;
-  }
-  return table_images(path, options);
+  return kind_of(path) == OpenAs::idx ? open_idx(with_labels_beside(path), options) : table_images(path, options);
 }
 
 LabelledSet labelled_set(const std::string& path, const OpenOptions& options) {
@@ -82,15 +75,8 @@ LabelledSet labelled_set(const std::string& path, const OpenOptions& options) {
     if (const auto halves = idx_halves(listing); !halves.empty()) return labelled_idx(path, halves, options);
     return labelled_folder(std::move(listing), options);
   }
-  switch (kind_of(path)) {
-    case FileKind::idx:
-      return labelled_idx(path, {with_labels_beside(path)}, options);
-    case FileKind::image:
-      single_image(path);
-    case FileKind::other:
-      break;
-  }
-  return labelled_table(path, options);
+  return kind_of(path) == OpenAs::idx ? labelled_idx(path, {with_labels_beside(path)}, options)
+                                      : labelled_table(path, options);
 }
 
 }  // namespace saccade::data
