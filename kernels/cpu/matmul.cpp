@@ -7,7 +7,7 @@
 
 #include <algorithm>
 
-#include "onednn.h"
+#include "onednn_version.h"
 
 namespace saccade::kernels {
 namespace cpu::onednn {
@@ -40,18 +40,18 @@ MatMulPlan make_plan(const MatMul& s, bool bias) {
 
   dnnl::primitive_attr attr = user_scratchpad();
   dnnl::post_ops after;
-  if (s.beta != 0.f) after.append_sum(s.beta);
-  // The output scale covers oneDNN's own bias too, which alpha must not: then the bias is added behind the scale.
+  // The scale covers oneDNN's own bias too, which alpha must not: then the bias is added behind the scale.
   const bool bias_behind = bias && s.alpha != 1.f;
-  if (s.alpha != 1.f) attr.set_output_scales(0, {s.alpha});
+  if (s.alpha != 1.f) scale_result(s.alpha, attr, after);
+  if (s.beta != 0.f) after.append_sum(s.beta);
   if (bias_behind) after.append_binary(dnnl::algorithm::binary_add, row);
   attr.set_post_ops(after);
 
-  const auto desc = bias && !bias_behind ? dnnl::matmul::desc(a, b, row, c) : dnnl::matmul::desc(a, b, c);
-  const dnnl::matmul::primitive_desc chosen(desc, attr, engine());
+  const auto chosen =
+      bias && !bias_behind ? describe<dnnl::matmul>(attr, a, b, row, c) : describe<dnnl::matmul>(attr, a, b, c);
   const dnnl::matmul primitive(chosen);
   const int bias_argument =
-      bias_behind ? DNNL_ARG_ATTR_MULTIPLE_POST_OP(s.beta != 0.f) | DNNL_ARG_SRC_1 : DNNL_ARG_BIAS;
+      bias_behind ? DNNL_ARG_ATTR_MULTIPLE_POST_OP(after.len() - 1) | DNNL_ARG_SRC_1 : DNNL_ARG_BIAS;
   const Desc scratch = chosen.scratchpad_desc();
 
   auto run = [=](const void* pa, const void* pb, const void* pbias, void* pc, void* workspace) {
