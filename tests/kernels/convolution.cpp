@@ -4,14 +4,12 @@
 #include <algorithm>
 #include <cmath>
 #include <iterator>
-#include <numeric>
 #include <ostream>
-#include <random>
 #include <string>
 #include <tuple>
 #include <vector>
 
-#include "arrays.h"
+#include "convolution_reference.h"
 
 namespace saccade::kernels {
 namespace {
@@ -23,77 +21,6 @@ struct Case {
   friend void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
 };
 
-std::vector<double> random_values(int64_t n, uint32_t seed) {
-  std::mt19937 generator(seed);
-  std::vector<double> values(static_cast<size_t>(n));
-  for (double& v : values) v = static_cast<double>(generator() >> 8) * 0x1p-23 - 1.;
-  return values;
-}
-
-/// Calls visit(x index, w index, y index) for every multiply-accumulate of the convolution.
-template <class Visit>
-void for_each_product(const Conv2d& c, const Segments& in, Visit visit) {
-  const int64_t gi = c.in_channels / c.groups, go = c.out_channels / c.groups;
-  int64_t x0 = 0, y0 = 0;
-  for (const Segment& s : in) {
-    const Segment o = c.output(s);
-    for (int64_t n = 0; n < s.n; ++n)
-      for (int64_t p = 0; p < o.h * o.w; ++p)
-        for (int64_t ky = 0; ky < c.kernel; ++ky)
-          for (int64_t kx = 0; kx < c.kernel; ++kx) {
-            const int64_t iy = p / o.w * c.stride + ky - c.padding, ix = p % o.w * c.stride + kx - c.padding;
-            if (iy < 0 || iy >= s.h || ix < 0 || ix >= s.w) continue;
-            const int64_t x_row = (x0 + (n * s.h + iy) * s.w + ix) * c.in_channels;
-            const int64_t y_row = (y0 + n * o.h * o.w + p) * c.out_channels;
-            for (int64_t co = 0; co < c.out_channels; ++co)
-              for (int64_t ci = 0; ci < gi; ++ci)
-                visit(x_row + co / go * gi + ci, ((co * c.kernel + ky) * c.kernel + kx) * gi + ci, y_row + co);
-          }
-    x0 += s.rows();
-    y0 += o.rows();
-  }
-}
-
-int64_t output_rows(const Case& c) {
-  return std::accumulate(c.in.begin(), c.in.end(), int64_t{0},
-                         [&](int64_t sum, const Segment& s) { return sum + c.conv.output(s).rows(); });
-}
-
-/// A workspace exactly as long as asked for, at a cache line, filled with NaN bytes and followed by a guard.
-class GuardedWorkspace {
- public:
-  explicit GuardedWorkspace(size_t bytes) : bytes_(bytes), storage_(bytes + 2 * guard, std::byte{0xff}) {
-    const auto address = reinterpret_cast<uintptr_t>(storage_.data());
-    begin_ = storage_.data() + (guard - address % guard) % guard;
-  }
-  void* data() { return begin_; }
-  bool guard_untouched() const {
-    for (size_t i = bytes_; begin_ + i < storage_.data() + storage_.size(); ++i)
-      if (begin_[i] != std::byte{0xff}) return false;
-    return true;
-  }
-
- private:
-  static constexpr size_t guard = 64;
-  size_t bytes_;
-  std::vector<std::byte> storage_;
-  std::byte* begin_;
-};
-
-/// Errors are judged against the size of the sum of the products' magnitudes, which bounds f32 rounding, and the
-/// rounding of the result to its type.
-void expect_close(const Array& got, const std::vector<double>& expected, const std::vector<double>& magnitude) {
-  const double last = got.dtype == DType::f32 ? 0 : rounding(got.dtype);
-  double worst = 0;
-  size_t where = 0;
-  for (size_t i = 0; i < expected.size(); ++i) {
-    const double bound = 2e-6 * (magnitude[i] + 1e-3) + last * std::abs(expected[i]);
-    const double error = std::isfinite(got.values[i]) ? std::abs(got.values[i] - expected[i]) / bound : 1e30;
-    if (error > worst) worst = error, where = i;
-  }
-  EXPECT_LE(worst, 1) << "element " << where << ": got " << got.values[where] << ", expected " << expected[where];
-}
-
 class Convolution : public testing::TestWithParam<std::tuple<Case, DType>> {
  protected:
   Case c = with_dtype();
@@ -101,7 +28,7 @@ class Convolution : public testing::TestWithParam<std::tuple<Case, DType>> {
   Backend& cpu = backend(Device::cpu);
   Array x = array(dtype, random_values(total_rows(c.in) * c.conv.in_channels, 1));
   Array w = array(dtype, random_values(c.conv.weight_elements(), 2));
-  Array y = array(dtype, random_values(output_rows(c) * c.conv.out_channels, 3));
+  Array y = array(dtype, random_values(output_rows(c.conv, c.in) * c.conv.out_channels, 3));
 
   static Case with_dtype() {
     Case c = std::get<0>(GetParam());
@@ -114,11 +41,11 @@ class Convolution : public testing::TestWithParam<std::tuple<Case, DType>> {
   Array twice(ConvPass pass, const Array& like, Run run) {
     std::vector<Array> results;
     for (int i = 0; i < 2; ++i) {
-      GuardedWorkspace workspace(cpu.conv2d_workspace(c.conv, c.in, pass));
+      GuardedBytes workspace(cpu.conv2d_workspace(c.conv, c.in, pass));
       Array& out = results.emplace_back(
           unwritten(pass == ConvPass::backward_weight ? DType::f32 : dtype, static_cast<int64_t>(like.values.size())));
       run(out.data(), workspace.data());
-      EXPECT_TRUE(workspace.guard_untouched());
+      EXPECT_TRUE(workspace.guards_untouched());
     }
     EXPECT_EQ(results[0].bytes, results[1].bytes) << "not repeatable";
     results[0].refresh();
@@ -213,9 +140,9 @@ TEST_P(GroupedConvolution, PairsOfGroupsMatchSingleGroups) {
     Array results[2] = {unwritten(p.result, n), unwritten(p.result, n)};
     for (const bool pair : {false, true}) {
       const cpu::ConvPlan plan = cpu::plan_grouped(c.conv, c.in, p.pass, pair);
-      GuardedWorkspace workspace(plan.workspace);
+      GuardedBytes workspace(plan.workspace);
       plan.run(p.a.data(), p.b.data(), results[pair].data(), workspace.data());
-      EXPECT_TRUE(workspace.guard_untouched());
+      EXPECT_TRUE(workspace.guards_untouched());
       results[pair].refresh();
     }
     const double relative = p.result == DType::f32 ? 0 : 2 * rounding(p.result);
@@ -230,14 +157,14 @@ class WidenedConvolution : public Convolution {};
 
 TEST_P(WidenedConvolution, MatchesWhatTheBackendDoes) {
   Array chosen = unwritten(DType::f32, static_cast<int64_t>(w.values.size())), widened = chosen;
-  GuardedWorkspace workspace(cpu.conv2d_workspace(c.conv, c.in, ConvPass::backward_weight));
+  GuardedBytes workspace(cpu.conv2d_workspace(c.conv, c.in, ConvPass::backward_weight));
   cpu.conv2d_backward_weight(c.conv, c.in, x.data(), y.data(), static_cast<float*>(chosen.data()), workspace.data());
   const cpu::ConvPlan plan = cpu::plan_widened(c.conv, c.in, ConvPass::backward_weight);
-  GuardedWorkspace other(plan.workspace);
+  GuardedBytes other(plan.workspace);
   plan.run(x.data(), y.data(), widened.data(), other.data());
-  EXPECT_TRUE(other.guard_untouched());
+  EXPECT_TRUE(other.guards_untouched());
   chosen.refresh(), widened.refresh();
-  expect_near(widened, chosen.values, 1e-4, 1e-4 * std::sqrt(double(output_rows(c))), "dw");
+  expect_near(widened, chosen.values, 1e-4, 1e-4 * std::sqrt(double(output_rows(c.conv, c.in))), "dw");
 }
 
 std::string name_of_case(const testing::TestParamInfo<std::tuple<Case, DType>>& info) {
