@@ -6,7 +6,6 @@
 #include <csetjmp>
 #include <cstring>
 #include <string>
-#include <vector>
 
 namespace saccade::data::formats {
 namespace {
@@ -16,6 +15,7 @@ struct Reader {
   png_structp png = nullptr;
   png_infop info = nullptr;
   std::span<const uint8_t> rest;
+  bool ended = false;  ///< more was asked for than the file has
   std::jmp_buf escape;
   char message[200] = "out of memory";
 
@@ -30,31 +30,52 @@ struct Reader {
 
 void read_bytes(png_structp png, png_bytep to, size_t count) {
   auto& reader = *static_cast<Reader*>(png_get_io_ptr(png));
-  if (count > reader.rest.size()) fail(png, "the file ends too early");
+  if (count > reader.rest.size()) {
+    reader.ended = true;
+    // What ends within the checksum of a chunk has its pixels.
+    if ((png_get_io_state(png) & PNG_IO_MASK_LOC) != PNG_IO_CHUNK_CRC) fail(png, "the file ends too early");
+    std::memset(to, 0, count);
+    reader.rest = {};
+    return;
+  }
   std::memcpy(to, reader.rest.data(), count);
   reader.rest = reader.rest.subspan(count);
+}
+
+/// To libpng it is a warning when the pixels' own checksum is wrong.
+void on_warning(png_structp png, png_const_charp message) {
+  if (std::strstr(message, "incorrect data check")) fail(png, message);
 }
 
 bool read_header(Reader& reader) {
   if (setjmp(reader.escape)) return false;
   png_read_info(reader.png, reader.info);
+  // Of the pixels it is zlib's checksum that counts, not those of the chunks that they are cut into.
+  png_set_crc_action(reader.png, PNG_CRC_QUIET_USE, PNG_CRC_NO_CHANGE);
   return true;
 }
 
-bool set_up_conversions(Reader& reader) {
+bool set_up_conversions(Reader& reader, int& passes) {
   if (setjmp(reader.escape)) return false;
   png_set_expand(reader.png);
   png_set_strip_16(reader.png);
   png_set_strip_alpha(reader.png);
-  png_set_interlace_handling(reader.png);
+  passes = png_set_interlace_handling(reader.png);
   png_read_update_info(reader.png, reader.info);
   return true;
 }
 
-bool read_rows(Reader& reader, png_bytep* rows) {
+bool read_rows(Reader& reader, Image& out, int passes) {
   if (setjmp(reader.escape)) return false;
-  png_read_image(reader.png, rows);
-  png_read_end(reader.png, nullptr);  // checks the last chunk's CRC and that the end is there
+  for (int pass = 0; pass < passes; ++pass)
+    for (int y = 0; y < out.height; ++y) png_read_row(reader.png, out.row(y), nullptr);
+  return true;
+}
+
+/// Reads on to the end of the file, for the checksum of the pixels. What comes after these may be damaged or missing.
+bool read_end(Reader& reader) {
+  if (setjmp(reader.escape)) return reader.ended || png_get_io_chunk_type(reader.png) != 0x49444154;  // IDAT
+  png_read_end(reader.png, nullptr);
   return true;
 }
 
@@ -63,8 +84,7 @@ bool read_rows(Reader& reader, png_bytep* rows) {
 void decode_png(std::span<const uint8_t> bytes, const DecodeOptions& options, Image& out) {
   Reader reader;
   reader.rest = bytes;
-  const auto ignore_warning = [](png_structp, png_const_charp) {};
-  reader.png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &reader, fail, ignore_warning);
+  reader.png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &reader, fail, on_warning);
   if (reader.png) reader.info = png_create_info_struct(reader.png);
   if (!reader.info) throw Error("PNG: out of memory");
   const auto check = [&](bool ok) {
@@ -72,13 +92,15 @@ void decode_png(std::span<const uint8_t> bytes, const DecodeOptions& options, Im
   };
   png_set_read_fn(reader.png, &reader, read_bytes);
   png_set_user_limits(reader.png, 0x7fffffff, 0x7fffffff);  // check_size() below says it in our words
-  png_set_chunk_malloc_max(reader.png, 4 << 20);            // compressed texts and profiles are bombs too
-  png_set_chunk_cache_max(reader.png, 100);
+  // Of texts, profiles and whatever else is no pixel nothing is read: compressed ones are bombs too.
+  png_set_keep_unknown_chunks(reader.png, PNG_HANDLE_CHUNK_NEVER, nullptr, -1);
+  png_set_chunk_malloc_max(reader.png, 0x7fffffff);
 
   check(read_header(reader));
   check_size("PNG", png_get_image_width(reader.png, reader.info), png_get_image_height(reader.png, reader.info),
              options.limits);
-  check(set_up_conversions(reader));
+  int passes = 1;
+  check(set_up_conversions(reader, passes));
   const int channels = png_get_channels(reader.png, reader.info);
   out.resize(static_cast<int>(png_get_image_height(reader.png, reader.info)),
              static_cast<int>(png_get_image_width(reader.png, reader.info)), channels);
@@ -87,9 +109,8 @@ void decode_png(std::span<const uint8_t> bytes, const DecodeOptions& options, Im
     throw Error(fmt::format("PNG: rows of {} bytes, expected {} x {} channels",
                             png_get_rowbytes(reader.png, reader.info), out.width, channels));
   }
-  std::vector<png_bytep> rows(static_cast<size_t>(out.height));
-  for (int y = 0; y < out.height; ++y) rows[static_cast<size_t>(y)] = out.row(y);
-  check(read_rows(reader, rows.data()));
+  check(read_rows(reader, out, passes));
+  check(read_end(reader));
 }
 
 }  // namespace saccade::data::formats

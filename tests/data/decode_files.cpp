@@ -1,0 +1,127 @@
+#include <gtest/gtest.h>
+#include <saccade/data/decode.h>
+#include <saccade/kernels/error.h>
+#include <zlib.h>
+
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <vector>
+
+/// Image files as people have them, against what Pillow reads: tests/goldens/decode.py.
+namespace saccade::data {
+namespace {
+
+const std::string kFolder = SACCADE_GOLDENS "/decode/";
+
+std::vector<uint8_t> bytes_of(const std::string& name) {
+  std::vector<uint8_t> bytes;
+  read_file(kFolder + name, 1 << 20, bytes);
+  return bytes;
+}
+
+std::string error_of(std::span<const uint8_t> bytes, const DecodeOptions& options = {}) {
+  try {
+    decode(bytes, options);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+uint32_t checksum(const Image& image) {
+  return static_cast<uint32_t>(crc32(0, image.pixels.data(), static_cast<uInt>(image.pixels.size())));
+}
+
+struct Case {
+  std::string name;
+  int width, height;
+  uint32_t checksum;
+};
+
+std::vector<Case> cases() {
+  std::ifstream file(kFolder + "cases.txt");
+  std::vector<Case> all;
+  for (Case c; file >> c.name >> c.width >> c.height >> c.checksum;) all.push_back(c);
+  return all;
+}
+
+TEST(DecodeFiles, GivePillowsPixels) {
+  const auto all = cases();
+  ASSERT_GE(all.size(), 58u);
+  for (const Case& c : all) {
+    const auto bytes = bytes_of(c.name);
+    ASSERT_EQ(error_of(bytes), "") << c.name;
+    const Image image = decode(bytes);
+    EXPECT_EQ(image.width, c.width) << c.name;
+    EXPECT_EQ(image.height, c.height) << c.name;
+    EXPECT_EQ(checksum(image), c.checksum) << c.name;
+  }
+}
+
+TEST(DecodeFiles, ABmpThatEndsTooEarlyIsRefused) {
+  for (const char* name :
+       {"palette1.bmp", "bits16.bmp", "bits24_top_down.bmp", "masks_565_40.bmp", "palette4_os2.bmp"}) {
+    auto bytes = bytes_of(name);
+    bytes.resize(bytes.size() - 4);
+    EXPECT_NE(error_of(bytes).find("the file has"), std::string::npos) << name;
+  }
+  const auto runs = bytes_of("rle4.bmp");
+  for (size_t length = 0; length < runs.size() - 2; ++length)
+    EXPECT_NE(error_of(std::span(runs).first(length)), "") << length;
+}
+
+TEST(DecodeFiles, ABmpOfRunsMayLeaveRowsOut) {
+  // Width 3, height 3: an empty row, a row of a run, and the end.
+  auto bytes = bytes_of("rle8_odd_offset.bmp");
+  bytes[18] = bytes[22] = 3;
+  bytes.resize(1079);
+  for (int byte : {0, 0, 3, 9, 0, 0, 0, 1}) bytes.push_back(static_cast<uint8_t>(byte));
+  const Image image = decode(bytes);
+  const auto colour = [](int i) {
+    return std::vector<uint8_t>{static_cast<uint8_t>(255 - i), static_cast<uint8_t>(i * 13),
+                                static_cast<uint8_t>(i * 7)};
+  };
+  for (int y = 0; y < 3; ++y)
+    EXPECT_EQ(std::vector<uint8_t>(image.row(y) + 3, image.row(y) + 6), colour(y == 1 ? 9 : 0)) << y;
+}
+
+TEST(DecodeFiles, ABmpHeaderThatClaimsTooMuchIsRefused) {
+  auto bytes = bytes_of("rle8.bmp");
+  bytes[20] = bytes[24] = 0x7f;  // 8 million in both directions
+  EXPECT_NE(error_of(bytes).find("more than the limit"), std::string::npos);
+  bytes[25] = 0x80;  // the same height from the top down
+  EXPECT_NE(error_of(bytes).find("more than the limit"), std::string::npos);
+  bytes = bytes_of("bits24.bmp");
+  bytes[20] = 0x1f;  // fewer pixels than the limit, but not in this file
+  EXPECT_NE(error_of(bytes).find("the file has"), std::string::npos);
+}
+
+TEST(DecodeFiles, APngIsCompleteWithItsPixels) {
+  std::vector<uint8_t> whole;
+  read_file(SACCADE_GOLDENS "/augment/rgb8.png", 1 << 20, whole);
+  const uint32_t expected = checksum(decode(whole));
+  // The file ends with 4 bytes of zlib's checksum, 4 of the chunk's, and a chunk of 12.
+  for (size_t missing = 0; missing <= 16; ++missing) {
+    const auto cut = std::span(whole).first(whole.size() - missing);
+    ASSERT_EQ(error_of(cut), "") << missing;
+    EXPECT_EQ(checksum(decode(cut)), expected) << missing;
+  }
+  EXPECT_EQ(error_of(std::span(whole).first(whole.size() - 17)), "PNG: the file ends too early");
+  // Damage of the pixels is found by their own checksum, also where that of the chunk is not to be trusted.
+  int refused = 0;
+  for (size_t back = 1; back < 400; ++back) {
+    auto damaged = whole;
+    damaged[damaged.size() - back] ^= 0x40;
+    if (error_of(damaged).empty()) {
+      EXPECT_EQ(checksum(decode(damaged)), expected) << back;
+    } else {
+      EXPECT_GT(back, 16u);
+      ++refused;
+    }
+  }
+  EXPECT_GT(refused, 375);
+}
+
+}  // namespace
+}  // namespace saccade::data
