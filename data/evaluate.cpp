@@ -22,6 +22,7 @@ EvalView eval_view(const Source& source, int size) {
 Rows compute_rows(const Source& source, const EvalView& view,
                   const std::function<Tensor(const Tensor& images)>& compute, LoaderOptions loading) {
   loading.shuffle = loading.drop_last = loading.bytes = false;
+  loading.max_unreadable = 1;
   loading.batch = static_cast<int>(std::min<int64_t>(loading.batch, std::max<int64_t>(source.size(), 1)));
   Loader loader(source, view, loading);
   Rows out;

@@ -3,28 +3,31 @@
 #include <saccade/kernels/error.h>
 
 #include <algorithm>
-#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <exception>
 #include <map>
 #include <mutex>
+#include <span>
 #include <thread>
 
 namespace saccade::data {
 namespace {
 
-constexpr int64_t kMaxFailuresInARow = 4096;
-/// Keeps the stream of the shuffles apart from those of the samples.
-constexpr uint64_t kShuffle = 0x5368756666'6c65ull;
-
 /// A batch in the making. Its samples are handed out one by one; the tensor belongs to it alone until it is complete.
 struct Slot {
   Batch batch;
+  std::vector<int64_t> places;  ///< of the samples: their own indices, whoever is shown there
   void* pixels = nullptr;
   int next = 0, done = 0;  ///< samples handed out, samples finished
   int failed_sample = 0;
   std::exception_ptr error;
+};
+
+/// What came of the places of one epoch that were handed out so far.
+struct Tally {
+  int64_t epoch = -1;  ///< -1: of none yet
+  int64_t known = 0, tried = 0, failed = 0;
 };
 
 }  // namespace
@@ -38,12 +41,13 @@ struct Loader::Impl {
   int64_t position = 0;   ///< of the batch next() returns
   int64_t scheduled = 0;  ///< of the batch that schedule() begins
   int64_t order_epoch = -1;
-  std::vector<uint32_t> order;  ///< of the samples, in epoch order_epoch
+  std::vector<uint32_t> order;        ///< of the places, in epoch order_epoch
+  std::map<int64_t, int64_t> filled;  ///< who is shown at places whose samples are known to be unreadable
+  Tally tally;
   std::vector<Tensor> buffers;  ///< of whole batches; those in use are also held by their batch
 
-  mutable std::mutex failures_mutex;
-  std::map<int64_t, std::string> failures;
-  std::atomic<bool> has_failures = false;
+  Unreadable unreadable;
+  UnreadableLimit limit;
 
   std::mutex mutex;  // guards all below, and the counters of the slots
   std::condition_variable work, finished;
@@ -59,11 +63,16 @@ struct Loader::Impl {
     }
     if (options.prefetch < 1)
       throw Error(fmt::format("loader: expected a prefetch of at least 1, got {}", options.prefetch));
+    if (!(options.max_unreadable >= 0 && options.max_unreadable <= 1)) {
+      throw Error(
+          fmt::format("loader: expected a share of 0 to 1 that may be unreadable, got {}", options.max_unreadable));
+    }
     if (source.size() < 1) throw Error(fmt::format("loader: the source {} is empty", source.name));
     if (source.size() > UINT32_MAX) throw Error(fmt::format("loader: {} samples are more than 2^32", source.size()));
     std::visit([](const auto& settings) { settings.check(); }, view);
     if (const auto* crops = std::get_if<MultiCrop>(&view)) useful_side = crops->useful_side();
     per_epoch = options.drop_last ? source.size() / options.batch : (source.size() + options.batch - 1) / options.batch;
+    limit = {.share = options.max_unreadable, .count = source.size(), .drawn = options.shuffle};
     if (per_epoch == 0) {
       throw Error(fmt::format("loader: {} has {} samples, fewer than one batch of {}", source.name, source.size(),
                               options.batch));
@@ -101,26 +110,60 @@ struct Loader::Impl {
     return fresh;
   }
 
+  /// Orders an epoch by what is known of those before it, and counts its first places as handed out.
+  void begin_epoch(int64_t epoch, int64_t handed_out) {
+    order = order_of_places(source.size(), options.seed, epoch, options.shuffle);
+    filled = fillers(source.size(), options.seed, epoch, unreadable.before(epoch));
+    order_epoch = epoch;
+    if (handed_out > 0) count_places(epoch, std::span<const uint32_t>(order.data(), static_cast<size_t>(handed_out)));
+  }
+
+  /// Counts places that are handed out.
+  template <class Index>
+  void count_places(int64_t epoch, std::span<const Index> places) {
+    if (tally.epoch != epoch) tally = {.epoch = epoch, .known = std::ssize(unreadable.before(epoch))};
+    for (const Index place : places) {
+      if (unreadable.contains(place, epoch - 1)) continue;
+      ++tally.tried;
+      if (unreadable.contains(place, epoch)) ++tally.failed;
+    }
+  }
+
+  [[noreturn]] void too_many(int64_t failed, int64_t tried) {
+    throw TooManyUnreadable(
+        fmt::format(
+            "{}: {} of {} images tried cannot be read, which is more than {:g} % of all (--max-unreadable moves "
+            "the limit)",
+            source.name, failed, tried, 100 * options.max_unreadable),
+        table_of_reasons(unreadable.list(source), source.name));
+  }
+  [[noreturn]] void none_readable() {
+    throw Error(fmt::format("{}: none of the {} images can be read; the first: {}", source.name, source.size(),
+                            unreadable.list(source).front().reason));
+  }
+
+  /// The last word on a batch that is made: it counts, unless it shows that too much is unreadable.
+  void hand_out(const Slot& slot) {
+    const int64_t epoch = slot.batch.epoch;
+    count_places(epoch, std::span<const int64_t>(slot.places));
+    if (limit.exceeded(tally.known, tally.tried, tally.failed, epoch == 0))
+      too_many(tally.known + tally.failed, tally.known + tally.tried);
+  }
+
   /// Begins the next batch: memory, indices, places. On the caller's thread, so that allocations keep their order.
   std::unique_ptr<Slot> schedule() {
     const int64_t epoch = scheduled / per_epoch, first = scheduled % per_epoch * options.batch;
-    if (epoch != order_epoch) {
-      order.resize(static_cast<size_t>(source.size()));
-      for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<uint32_t>(i);
-      if (options.shuffle) {
-        Philox random(options.seed, Philox::mix(kShuffle, static_cast<uint64_t>(epoch)));
-        for (size_t i = order.size() - 1; i > 0; --i) {
-          std::swap(order[i], order[random.below(static_cast<uint32_t>(i + 1))]);
-        }
-      }
-      order_epoch = epoch;
-    }
+    if (epoch != order_epoch) begin_epoch(epoch, first);
     auto slot = std::make_unique<Slot>();
     Batch& batch = slot->batch;
     batch.epoch = epoch;
     batch.iteration = scheduled;
     const int64_t count = std::min<int64_t>(options.batch, source.size() - first);
-    batch.indices.assign(order.begin() + first, order.begin() + first + count);
+    slot->places.assign(order.begin() + first, order.begin() + first + count);
+    batch.indices = slot->places;
+    if (!filled.empty())
+      for (int64_t& index : batch.indices)
+        if (const auto at = filled.find(index); at != filled.end()) index = at->second;
     batch.labels.assign(static_cast<size_t>(count), -1);
     const Segments segments = std::visit([&](const auto& settings) { return settings.segments(count); }, view);
     batch.images = buffer().slice(0, total_rows(segments)).with_segments(segments);
@@ -131,32 +174,26 @@ struct Loader::Impl {
     return slot;
   }
 
-  /// Reads sample `wanted`, or the first one after it that can be read; returns which.
-  int64_t read(int64_t wanted, Image& image) {
-    const int64_t tries = std::min(source.size(), kMaxFailuresInARow);
-    for (int64_t step = 0; step < tries; ++step) {
-      const int64_t i = (wanted + step) % source.size();
-      if (has_failures) {
-        const std::lock_guard lock(failures_mutex);
-        if (failures.count(i)) continue;
-      }
-      try {
-        source.read(i, useful_side, image);
-        if (image.channels != source.channels || image.height < 1 || image.width < 1) {
-          throw Error(fmt::format("{}: got {} x {} pixels of {} channels, expected {} channels", source.key(i),
-                                  image.height, image.width, image.channels, source.channels));
+  /// Reads what is to be shown at a place: `first` or who stands in for it. Returns which.
+  int64_t read(int64_t place, int64_t first, int64_t epoch, Image& image) {
+    int64_t index = first;
+    for (int64_t attempt = 1;; ++attempt) {
+      if (!unreadable.contains(index, epoch)) {
+        try {
+          source.read(index, useful_side, image);
+          if (image.channels != source.channels || image.height < 1 || image.width < 1) {
+            throw Error(fmt::format("{}: got {} x {} pixels of {} channels, expected {} channels", source.key(index),
+                                    image.height, image.width, image.channels, source.channels));
+          }
+          return index;
+        } catch (const Error& error) {
+          unreadable.add(index, epoch, error.what());
         }
-        return i;
-      } catch (const Error& error) {
-        const std::lock_guard lock(failures_mutex);
-        failures.emplace(i, error.what());
-        has_failures = true;
       }
+      if (unreadable.count() == source.size()) none_readable();
+      if (attempt >= limit.most_in_vain()) too_many(attempt, attempt);
+      index = stand_in(source.size(), options.seed, epoch, place, attempt);
     }
-    const std::lock_guard lock(failures_mutex);
-    const auto known = failures.find(wanted);
-    throw Error(fmt::format("{}: none of {} samples in a row can be read; the first: {}", source.name, tries,
-                            known == failures.end() ? "" : known->second));
   }
 
   /// What is made of an image, to the places of sample b.
@@ -179,11 +216,11 @@ struct Loader::Impl {
   void make_sample(Slot& slot, int b) noexcept {
     try {
       thread_local Image image;
-      const int64_t wanted = slot.batch.indices[static_cast<size_t>(b)];
-      const int64_t taken = read(wanted, image);
+      const int64_t place = slot.places[static_cast<size_t>(b)], epoch = slot.batch.epoch;
+      const int64_t taken = read(place, slot.batch.indices[static_cast<size_t>(b)], epoch, image);
       slot.batch.indices[static_cast<size_t>(b)] = taken;
       slot.batch.labels[static_cast<size_t>(b)] = source.label(taken);
-      Philox random(options.seed, Philox::mix(static_cast<uint64_t>(slot.batch.epoch), static_cast<uint64_t>(wanted)));
+      Philox random(options.seed, Philox::mix(static_cast<uint64_t>(epoch), static_cast<uint64_t>(place)));
       if (options.bytes)
         write_sample(slot, b, image, random, static_cast<uint8_t*>(slot.pixels));
       else
@@ -227,22 +264,35 @@ struct Loader::Impl {
     slots.clear();
   }
 
-  std::unique_ptr<Slot> make_by_workers() {
-    for (size_t waiting = slot_count(); waiting < static_cast<size_t>(options.prefetch); ++waiting) {
+  /// Begins batches as far ahead as is allowed. The first of an epoch waits until the epoch before it is finished, for
+  /// its order takes what all of that found to be unreadable.
+  void work_ahead() {
+    for (;;) {
+      {
+        const std::lock_guard lock(mutex);
+        if (slots.size() >= static_cast<size_t>(options.prefetch)) break;
+        if (scheduled % per_epoch == 0 &&
+            std::any_of(slots.begin(), slots.end(), [](const auto& slot) { return slot->done < slot->batch.size(); }))
+          break;
+      }
       auto slot = schedule();
       const std::lock_guard lock(mutex);
       slots.push_back(std::move(slot));
     }
     work.notify_all();
-    std::unique_lock lock(mutex);
-    finished.wait(lock, [&] { return slots.front()->done == slots.front()->batch.size(); });
+  }
+
+  std::unique_ptr<Slot> make_by_workers() {
+    work_ahead();
+    {
+      std::unique_lock lock(mutex);
+      finished.wait(lock, [&] { return slots.front()->done == slots.front()->batch.size(); });
+    }
+    work_ahead();  // into the next epoch, if this batch was all it waited for
+    const std::lock_guard lock(mutex);
     auto slot = std::move(slots.front());
     slots.pop_front();
     return slot;
-  }
-  size_t slot_count() {
-    const std::lock_guard lock(mutex);
-    return slots.size();
   }
 
   std::unique_ptr<Slot> make_here() {
@@ -256,6 +306,7 @@ struct Loader::Impl {
   void seek(int64_t iteration) {
     flush();
     position = scheduled = iteration;
+    order_epoch = tally.epoch = -1;
   }
 };
 
@@ -267,9 +318,12 @@ Loader& Loader::operator=(Loader&&) noexcept = default;
 
 Batch Loader::next() {
   auto slot = impl_->options.workers > 0 ? impl_->make_by_workers() : impl_->make_here();
-  if (slot->error) {
+  try {
+    if (slot->error) std::rethrow_exception(slot->error);
+    impl_->hand_out(*slot);
+  } catch (...) {
     impl_->seek(impl_->position);
-    std::rethrow_exception(slot->error);
+    throw;
   }
   ++impl_->position;
   return std::move(slot->batch);
@@ -287,24 +341,23 @@ void Loader::seek(int64_t iteration) {
   impl_->seek(iteration);
 }
 
-std::vector<Failure> Loader::failures() const {
-  const std::lock_guard lock(impl_->failures_mutex);
-  std::vector<Failure> list;
-  for (const auto& [index, reason] : impl_->failures) list.push_back({index, impl_->source.key(index), reason});
-  return list;
+std::string Loader::state() const { return impl_->unreadable.state(impl_->source); }
+
+void Loader::restore(const std::string& state) {
+  impl_->seek(impl_->position);
+  impl_->unreadable.restore(state, impl_->source);
 }
 
+std::vector<Failure> Loader::failures() const { return impl_->unreadable.list(impl_->source); }
+
 std::string Loader::describe_failures() const {
-  const std::lock_guard lock(impl_->failures_mutex);
-  const auto& failures = impl_->failures;
-  if (failures.empty()) return "";
+  const std::vector<Failure> list = failures();
+  if (list.empty()) return "";
   std::string text =
-      fmt::format("{} of {} samples could not be read and were replaced: ", failures.size(), impl_->source.size());
-  size_t shown = 0;
-  for (auto it = failures.begin(); it != failures.end() && shown < 3; ++it, ++shown) {
-    text += (shown ? "; " : "") + it->second;
-  }
-  return text + (failures.size() > shown ? "; ..." : "");
+      fmt::format("{} of {} samples could not be read and were replaced: ", list.size(), impl_->source.size());
+  const size_t shown = std::min<size_t>(list.size(), 3);
+  for (size_t i = 0; i < shown; ++i) text += (i == 0 ? "" : "; ") + list[i].reason;
+  return text + (list.size() > shown ? "; ..." : "");
 }
 
 }  // namespace saccade::data

@@ -10,35 +10,10 @@
 #include <set>
 #include <thread>
 
-#include "data/folders.h"
-#include "data/goldens.h"
+#include "data/made_up.h"
 
 namespace saccade::data {
 namespace {
-
-/// Images of different sizes and contents, made when they are read.
-Source made_up(int64_t count, int channels = 3) {
-  Source source;
-  source.name = "made up";
-  source.count = count;
-  source.channels = channels;
-  for (int64_t i = 0; i < count; ++i) source.labels.push_back(static_cast<int>(i % 10));
-  source.key = [](int64_t i) { return "image " + std::to_string(i); };
-  source.read = [channels](int64_t i, double, Image& out) {
-    Philox random(99, static_cast<uint64_t>(i));
-    out.resize(20 + static_cast<int>(i % 17), 31 - static_cast<int>(i % 13), channels);
-    for (auto& p : out.pixels) p = static_cast<uint8_t>(random.next_u32());
-  };
-  return source;
-}
-
-MultiCrop small_crops() { return multi_crop({{2, 16, {.14f, 1.f}}, {3, 8, {.05f, .14f}}}); }
-
-bool same_bits(const Batch& a, const Batch& b) {
-  return a.indices == b.indices && a.labels == b.labels && a.epoch == b.epoch && a.iteration == b.iteration &&
-         a.images.segments() == b.images.segments() && a.images.bytes() == b.images.bytes() &&
-         std::memcmp(a.images.raw(), b.images.raw(), a.images.bytes()) == 0;
-}
 
 TEST(MultiCrop, DescribesItsBatches) {
   const MultiCrop crops = multi_crop({{2, 224, {.14, 1.}}, {6, 96, {.05, .14}}});
@@ -198,72 +173,6 @@ TEST(Loader, ResumesAnywhereWithTheSameBits) {
       EXPECT_TRUE(same_bits(straight.next(), all[static_cast<size_t>(from)])) << from;
     }
     EXPECT_THROW(straight.seek(-1), Error);
-  }
-}
-
-TEST(Loader, BrokenImagesAreReplacedCountedAndListed) {
-  const TemporaryFolder temporary;
-  const auto good = golden::bytes("base.jpg"), other = golden::bytes("palette.png");
-  std::vector<std::vector<uint8_t>> broken;
-  broken.emplace_back();
-  broken.emplace_back(good.begin(), good.begin() + 300);
-  broken.emplace_back(other.begin(), other.end() - 20);
-  broken.push_back({'n', 'o', 't', ' ', 'a', 'n', ' ', 'i', 'm', 'a', 'g', 'e'});
-  const std::string bomb = "P6 60000 60000 255\n";
-  broken.emplace_back(bomb.begin(), bomb.end());
-  std::set<int64_t> expected;
-  for (int i = 0; i < 2000; ++i) {
-    const bool is_broken = i % 10 == 9;  // the last of each class too, whose replacement has another label
-    if (is_broken) expected.insert(i);
-    char name[32];
-    std::snprintf(name, sizeof name, "%c/%04d.jpg", 'a' + i / 500, i);
-    temporary.write(name, is_broken ? broken[static_cast<size_t>(i / 10 % 5)] : i % 2 ? good : other);
-  }
-  ASSERT_EQ(expected.size(), 200u);
-
-  std::vector<Batch> reference;
-  for (int workers : {0, 3}) {
-    Loader loader(folder(temporary.path.string()), small_crops(), {.batch = 50, .workers = workers, .seed = 1});
-    EXPECT_EQ(loader.describe_failures(), "");
-    for (int i = 0; i < 40; ++i) {
-      Batch batch = loader.next();
-      for (size_t b = 0; b < batch.indices.size(); ++b) {
-        EXPECT_EQ(expected.count(batch.indices[b]), 0u);
-        EXPECT_EQ(batch.labels[b], batch.indices[b] / 500);
-      }
-      if (workers == 0) {
-        reference.push_back(std::move(batch));
-      } else {
-        ASSERT_TRUE(same_bits(batch, reference[static_cast<size_t>(i)]));
-      }
-    }
-    const auto failures = loader.failures();
-    ASSERT_EQ(failures.size(), 200u);
-    for (const Failure& failure : failures) {
-      EXPECT_EQ(expected.count(failure.index), 1u);
-      EXPECT_NE(failure.reason.find(failure.key), std::string::npos) << failure.reason;
-    }
-    EXPECT_EQ(loader.describe_failures().find("200 of 2000 samples could not be read"), 0u);
-  }
-}
-
-TEST(Loader, NothingReadableIsAnErrorThatNamesTheFirstReason) {
-  for (int workers : {0, 2}) {
-    Source source = made_up(20);
-    std::atomic<bool> broken = true;
-    source.read = [&, read = source.read](int64_t i, double side, Image& out) {
-      if (broken) throw Error("sample " + std::to_string(i) + " is on a disk that is away");
-      read(i, side, out);
-    };
-    Loader loader(source, small_crops(), {.batch = 4, .workers = workers, .shuffle = false});
-    try {
-      loader.next();
-      FAIL();
-    } catch (const Error& error) {
-      EXPECT_STREQ(error.what(),
-                   "made up: none of 20 samples in a row can be read; the first: sample 0 is on a disk that is away");
-    }
-    EXPECT_EQ(loader.position(), 0);
   }
 }
 
