@@ -32,7 +32,9 @@ class Reader {
       throw Error(fmt::format("{}: is a folder, expected an IDX file", path_));
     file_.reset(gzopen(path.c_str(), "rb"));  // reads what is not compressed as it is
     if (!file_) throw Error(fmt::format("{}: cannot be opened", path_));
-    gzbuffer(file_.get(), 1 << 18);
+    // Room for a small file is soon there; an unknown size counts as large.
+    const uintmax_t bytes = std::filesystem::file_size(path, ignored);
+    gzbuffer(file_.get(), static_cast<unsigned>(std::clamp<uintmax_t>(bytes, 1 << 12, 1 << 18)));
   }
   size_t read(uint8_t* to, size_t count) {
     const int got = gzread(file_.get(), to, static_cast<unsigned>(count));
@@ -80,11 +82,11 @@ IdxFile read_idx(const std::string& given_path) {
   IdxFile out{read_extents(file), {}};
   int64_t total = 1;
   for (const int64_t extent : out.extents) total *= extent;
-  // Grows with what is there, so that a header alone cannot ask for gigabytes.
+  // Grows with what is there, so that a header alone cannot ask for gigabytes, or cost the time to clear megabytes.
   while (static_cast<int64_t>(out.values.size()) < total) {
     const size_t before = out.values.size();
-    out.values.resize(
-        static_cast<size_t>(std::min<int64_t>(total, static_cast<int64_t>(before) + (int64_t{16} << 20))));
+    const int64_t more = std::clamp<int64_t>(static_cast<int64_t>(before), int64_t{64} << 10, int64_t{16} << 20);
+    out.values.resize(static_cast<size_t>(std::min(total, static_cast<int64_t>(before) + more)));
     const size_t wanted = out.values.size() - before, got = file.read(out.values.data() + before, wanted);
     if (got < wanted) {
       throw Error(fmt::format("{}: the header says {} values, the file has {}", path, total, before + got));
