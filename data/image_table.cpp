@@ -4,86 +4,27 @@
 #include <saccade/data/labelled.h>
 #include <saccade/data/printable.h>
 #include <saccade/data/table.h>
+#include <saccade/data/table_paths.h>
 #include <saccade/kernels/error.h>
-#include <sys/stat.h>
 
 #include <algorithm>
-#include <filesystem>
+#include <map>
 #include <memory>
-#include <numeric>
 #include <optional>
 #include <set>
-#include <unordered_map>
 
 namespace saccade::data {
 namespace {
 
-namespace fs = std::filesystem;
-
 constexpr int64_t kMaxTableBytes = int64_t{2} << 30;
-
-bool is_file(const std::string& path) {
-  struct stat info {};
-  return ::stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode);
-}
 
 std::string lower(std::string text) {
   for (char& c : text) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
   return text;
 }
 
-/// Finds the files that the values of a table mean: paths, absolute or from the table's folder, or, where few are
-/// that, names of images below that folder, with or without folders and extensions.
-class Finder {
- public:
-  explicit Finder(const std::string& table_path) : folder_(fs::path(table_path).parent_path().string()) {}
-
-  void look_by_name() {
-    if (listed_) return;
-    listed_ = true;
-    const Listing listing = list_tree(folder_.empty() ? "." : folder_);
-    for (const Listing::File& file : listing.images) {
-      const std::string below = listing.folders[static_cast<size_t>(file.folder)];
-      const fs::path path = below.empty() ? file.name : below + "/" + file.name;
-      const std::string full = joined(path.string());
-      std::set<std::string> names{path.string(), (path.parent_path() / path.stem()).string(), path.filename().string(),
-                                  path.stem().string()};
-      for (const std::string& name : names) {
-        const auto [at, is_new] = by_name_.emplace(name, full);
-        if (!is_new) at->second.clear();  // several: none
-      }
-    }
-  }
-
-  /// Empty if there is no such file, or several.
-  std::string find(std::string value) const {
-    if (value.empty()) return "";
-    for (int pass = 0; pass < 2; ++pass) {
-      if (value[0] == '/' && is_file(value)) return value;
-      const size_t begin = value.find_first_not_of('/');
-      if (begin == std::string::npos) return "";
-      if (const std::string path = joined(value.substr(begin)); is_file(path)) return path;
-      std::string name = value.substr(begin);
-      while (name.starts_with("./")) name = name.substr(2);
-      if (const auto at = by_name_.find(name); at != by_name_.end() && !at->second.empty()) return at->second;
-      if (value.find('\\') == std::string::npos) break;
-      std::replace(value.begin(), value.end(), '\\', '/');  // written on Windows
-    }
-    return "";
-  }
-  bool is_ambiguous(const std::string& value) const {
-    const auto at = by_name_.find(value);
-    return at != by_name_.end() && at->second.empty();
-  }
-
- private:
-  std::string joined(const std::string& below) const {
-    return folder_.empty() ? below : folder_ + (folder_.ends_with('/') ? "" : "/") + below;
-  }
-  std::string folder_;
-  bool listed_ = false;
-  std::unordered_map<std::string, std::string> by_name_;
-};
+/// Whether a table whose labels are not clear is refused.
+enum class Labels : uint8_t { needed, welcome };
 
 struct Entry {
   int64_t line;
@@ -99,13 +40,13 @@ struct ImageTable {
 };
 
 /// The column that names files, and how much of it does.
-std::pair<size_t, double> path_column(const Table& table, const Finder& finder) {
+std::pair<size_t, double> path_column(const Table& table, const TablePaths& paths) {
   const size_t step = std::max<size_t>(1, table.rows.size() / 200);
   std::pair<size_t, double> best{0, 0};
   for (size_t column = 0; column < table.rows[0].fields.size(); ++column) {
     double found = 0, tried = 0;
     for (size_t i = table.rows.size() > 1 ? 1 : 0; i < table.rows.size(); i += step, ++tried)
-      found += finder.find(table.rows[i].fields[column]).empty() ? 0 : 1;
+      found += paths.find(table.rows[i].fields[column]).empty() ? 0 : 1;
     if (found / tried > best.second) best = {column, found / tried};
   }
   return best;
@@ -131,7 +72,7 @@ std::string words_of_column(const Table& table, bool has_header, size_t column) 
 }
 
 std::optional<size_t> label_column(const std::string& name, const Table& table, bool has_header,
-                                   std::vector<size_t> candidates) {
+                                   std::vector<size_t> candidates, Labels labels) {
   if (candidates.size() > 1 && has_header) {
     for (const char* usual :
          {"label", "labels", "class", "class_name", "classname", "category", "target", "species", "y"}) {
@@ -145,7 +86,7 @@ std::optional<size_t> label_column(const std::string& name, const Table& table, 
       return values <= 1 || values == table.rows.size() - (has_header ? 1 : 0);
     });
   }
-  if (candidates.size() > 1) {
+  if (candidates.size() > 1 && labels == Labels::needed) {
     std::vector<std::string> names;
     for (const size_t column : candidates) names.push_back(words_of_column(table, has_header, column));
     throw Error(
@@ -153,8 +94,7 @@ std::optional<size_t> label_column(const std::string& name, const Table& table, 
                     "two columns, path and label",
                     name, fmt::join(names, "; ")));
   }
-  if (candidates.empty()) return std::nullopt;
-  return candidates[0];
+  return candidates.size() == 1 ? std::optional(candidates[0]) : std::nullopt;
 }
 
 void split_at_last_space(Table& table) {
@@ -168,7 +108,7 @@ void split_at_last_space(Table& table) {
   });
 }
 
-[[noreturn]] void missing(const std::string& name, const Finder& finder, const std::string& value,
+[[noreturn]] void missing(const std::string& name, const TablePaths& paths, const std::string& value,
                           const std::vector<int64_t>& lines) {
   std::vector<int64_t> some(lines.begin(), lines.begin() + std::min<std::ptrdiff_t>(std::ssize(lines), 8));
   const std::string others = lines.size() == 1
@@ -176,30 +116,30 @@ void split_at_last_space(Table& table) {
                                  : fmt::format(" ({} lines name none: {}{})", lines.size(), fmt::join(some, ", "),
                                                lines.size() > some.size() ? ", ..." : "");
   throw Error(fmt::format("{}, line {}: {} {}{}; paths count from the folder of the table", name, lines[0],
-                          finder.is_ambiguous(value) ? "there are several files called" : "there is no file",
+                          paths.is_ambiguous(value) ? "there are several files called" : "there is no file",
                           printable(value), others));
 }
 
-ImageTable read_image_table(const std::string& path) {
+ImageTable read_image_table(const std::string& path, Labels needed) {
   ImageTable out{.name = printable(path), .entries = {}, .path_column = "", .label_column = ""};
   std::vector<uint8_t> bytes;
   read_file(path, kMaxTableBytes, bytes);
   Table table = parse_table(out.name, std::string(bytes.begin(), bytes.end()));
   if (table.rows.empty()) throw Error(fmt::format("{}: is empty, expected a table of paths and labels", out.name));
 
-  Finder finder(path);
-  auto [column, share] = path_column(table, finder);
+  TablePaths paths(path);
+  auto [column, share] = path_column(table, paths);
   if (share < 0.5 && table.delimiter == '\0') {
     split_at_last_space(table);
     for (const Table::Row& row : table.rows)
       if (row.fields.size() != table.rows[0].fields.size())
         throw Error(fmt::format("{}, line {}: expected {} fields as in the first line, got {}", out.name, row.line,
                                 table.rows[0].fields.size(), row.fields.size()));
-    std::tie(column, share) = path_column(table, finder);
+    std::tie(column, share) = path_column(table, paths);
   }
   if (share < 0.5) {
-    finder.look_by_name();
-    std::tie(column, share) = path_column(table, finder);
+    paths.widen();
+    std::tie(column, share) = path_column(table, paths);
   }
   if (share == 0) {
     const Table::Row& row = table.rows[table.rows.size() > 1 ? 1 : 0];
@@ -211,7 +151,7 @@ ImageTable read_image_table(const std::string& path) {
 
   const std::string& first = table.rows[0].fields[column];
   const bool looks_like_a_path = first.find('/') != std::string::npos || first.find('.') != std::string::npos;
-  const bool has_header = finder.find(first).empty() && !looks_like_a_path && table.rows.size() > 1;
+  const bool has_header = paths.find(first).empty() && !looks_like_a_path && table.rows.size() > 1;
   const size_t first_row = has_header ? 1 : 0;
   std::optional<size_t> splits;
   std::vector<size_t> candidates;
@@ -224,7 +164,7 @@ ImageTable read_image_table(const std::string& path) {
       candidates.push_back(i);
     }
   }
-  const auto labels = label_column(out.name, table, has_header, candidates);
+  const auto labels = label_column(out.name, table, has_header, candidates, needed);
   out.path_column = words_of_column(table, has_header, column);
   if (labels) out.label_column = words_of_column(table, has_header, *labels);
 
@@ -233,13 +173,13 @@ ImageTable read_image_table(const std::string& path) {
   std::map<std::pair<std::string, Role>, size_t> seen;
   for (size_t i = first_row; i < table.rows.size(); ++i) {
     const Table::Row& row = table.rows[i];
-    Entry entry{row.line, finder.find(row.fields[column]), labels ? row.fields[*labels] : ""};
+    Entry entry{row.line, paths.find(row.fields[column]), labels ? row.fields[*labels] : ""};
     if (entry.path.empty()) {
       if (absent.empty()) absent_value = row.fields[column];
       absent.push_back(row.line);
       continue;
     }
-    if (splits) {
+    if (splits && needed == Labels::needed) {
       const auto split = split_name(row.fields[*splits]);
       if (!split || !split->exact)
         throw Error(fmt::format("{}, line {}: the split is '{}', expected train, val or test", out.name, row.line,
@@ -252,13 +192,15 @@ ImageTable read_image_table(const std::string& path) {
       continue;
     }
     ++out.repeats;
-    const Entry& before = out.entries[at->second];
-    if (before.class_name != entry.class_name)
+    Entry& before = out.entries[at->second];
+    if (before.class_name == entry.class_name) continue;
+    if (needed == Labels::needed)
       throw Error(fmt::format("{}, line {}: {} is of class {} here and of class {} in line {}; leave one of the lines",
                               out.name, entry.line, printable(entry.path), printable(entry.class_name),
                               printable(before.class_name), before.line));
+    before.class_name.clear();
   }
-  if (!absent.empty()) missing(out.name, finder, absent_value, absent);
+  if (!absent.empty()) missing(out.name, paths, absent_value, absent);
   return out;
 }
 
@@ -279,7 +221,7 @@ Source source_of(const ImageTable& table, const std::vector<Entry>& entries, con
 }  // namespace
 
 Source table_images(const std::string& path, const OpenOptions& options) {
-  const ImageTable table = read_image_table(path);
+  const ImageTable table = read_image_table(path, Labels::welcome);
   Source source = source_of(table, table.entries, options);
   source.summary = fmt::format("{}: {} images, paths from {}{}", table.name, source.count, table.path_column,
                                table.label_column.empty() ? "" : ", classes from " + table.label_column);
@@ -288,7 +230,7 @@ Source table_images(const std::string& path, const OpenOptions& options) {
 }
 
 LabelledSet labelled_table(const std::string& path, const OpenOptions& options) {
-  const auto table = std::make_shared<ImageTable>(read_image_table(path));
+  const auto table = std::make_shared<ImageTable>(read_image_table(path, Labels::needed));
   LabelledSet set{.name = table->name, .parts = {}, .rest = ""};
   const auto before = std::ssize(table->entries);
   std::erase_if(table->entries, [](const Entry& entry) { return entry.class_name.empty(); });
