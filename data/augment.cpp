@@ -52,46 +52,57 @@ T* at_least(std::vector<T>& memory, size_t count) {
   return memory.data();
 }
 
+/// The filter of some outputs, and the range of inputs that they see, from which table.first counts.
+struct Filter {
+  FilterTable table;
+  int low, high;
+};
+
 /// Weights of a triangle as wide as the reduction (but at least one pixel each side), normalised in double and rounded
-/// to fixed point, as Pillow does. Direction 0 is down, 1 across, which also gets each weight four times.
-FilterTable triangle_filter(int inputs, int outputs, bool mirror, int direction) {
+/// to fixed point, as Pillow does, for `count` of the outputs from `begin` on. Direction 0 is down, 1 across, which
+/// also gets each weight four times.
+Filter triangle_filter(int inputs, int64_t outputs, int64_t begin, int count, bool mirror, int direction) {
   Scratch& memory = scratch();
-  const double scale = static_cast<double>(inputs) / outputs;
+  const double scale = static_cast<double>(inputs) / static_cast<double>(outputs);
   const double support = std::max(scale, 1.0);
   int taps = static_cast<int>(2 * support) + 1;
-  int padded = outputs;
+  int padded = count;
   if (direction == 1) {
     taps = (taps + 3) / 4 * 4;
-    padded = (outputs + 3) / 4 * 4;
+    padded = (count + 3) / 4 * 4;
   }
   int32_t* first = at_least(memory.first[direction], static_cast<size_t>(padded));
   int32_t* fixed = at_least(memory.fixed[direction], static_cast<size_t>(padded) * taps);
-  std::fill(first + outputs, first + padded, 0);
-  std::fill(fixed + static_cast<size_t>(outputs) * taps, fixed + static_cast<size_t>(padded) * taps, 0);
   double* weights = at_least(memory.weights, static_cast<size_t>(taps));
   const double inverse = 1.0 / support;
-  for (int i = 0; i < outputs; ++i) {
-    const double centre = (i + 0.5) * scale;
+  int lowest = inputs, highest = 0;
+  for (int i = 0; i < count; ++i) {
+    const int64_t output = mirror ? outputs - 1 - (begin + i) : begin + i;
+    const double centre = (static_cast<double>(output) + 0.5) * scale;
     const int low = std::max(static_cast<int>(centre - support + 0.5), 0);
-    const int count = std::min(static_cast<int>(centre + support + 0.5), inputs) - low;
+    const int seen = std::min(static_cast<int>(centre + support + 0.5), inputs) - low;
     double total = 0;
-    for (int t = 0; t < count; ++t) {
+    for (int t = 0; t < seen; ++t) {
       weights[t] = std::max(1.0 - std::abs((t + low - centre + 0.5) * inverse), 0.0);
       total += weights[t];
     }
-    const int to = mirror ? outputs - 1 - i : i;
-    first[to] = low;
-    int32_t* row = fixed + static_cast<size_t>(to) * taps;
-    for (int t = 0; t < count; ++t) row[t] = static_cast<int32_t>(0.5 + weights[t] / total * (1 << kWeightBits));
-    std::fill(row + count, row + taps, 0);
+    first[i] = low;
+    lowest = std::min(lowest, low);
+    highest = std::max(highest, low + seen);
+    int32_t* row = fixed + static_cast<size_t>(i) * taps;
+    for (int t = 0; t < seen; ++t) row[t] = static_cast<int32_t>(0.5 + weights[t] / total * (1 << kWeightBits));
+    std::fill(row + seen, row + taps, 0);
   }
+  for (int i = 0; i < count; ++i) first[i] -= lowest;
+  std::fill(first + count, first + padded, 0);
+  std::fill(fixed + static_cast<size_t>(count) * taps, fixed + static_cast<size_t>(padded) * taps, 0);
   int32_t* quads = nullptr;
   if (direction == 1) {
-    const size_t count = static_cast<size_t>(padded) * taps;
-    quads = at_least(memory.quads, count * 4);
-    for (size_t i = 0; i < count; ++i) std::fill_n(quads + 4 * i, 4, fixed[i]);
+    const size_t weight_count = static_cast<size_t>(padded) * taps;
+    quads = at_least(memory.quads, weight_count * 4);
+    for (size_t i = 0; i < weight_count; ++i) std::fill_n(quads + 4 * i, 4, fixed[i]);
   }
-  return {first, fixed, quads, taps, padded};
+  return {{first, fixed, quads, taps, padded}, lowest, highest};
 }
 
 /// Box radius of an extended box blur of variance sigma^2 / passes. Single precision where Pillow has it.
@@ -136,6 +147,11 @@ Box random_resized_box(int height, int width, Range scale, Range aspect, Philox&
 }
 
 void resized_crop(const Image& image, const Box& box, int height, int width, bool mirror, Planes& out) {
+  resized_window(image, box, height, width, {0, 0, height, width}, mirror, out);
+}
+
+void resized_window(const Image& image, const Box& box, int64_t height, int64_t width, const Window& window,
+                    bool mirror, Planes& out) {
   if (box.height <= 0 || box.width <= 0 || box.top < 0 || box.left < 0 || box.top + box.height > image.height ||
       box.left + box.width > image.width) {
     throw Error(fmt::format("resized_crop: a box of {} x {} at ({}, {}) is not inside an image of {} x {}", box.height,
@@ -143,55 +159,62 @@ void resized_crop(const Image& image, const Box& box, int height, int width, boo
   }
   if (height <= 0 || width <= 0)
     throw Error(fmt::format("resized_crop: expected a positive size, got {} x {}", height, width));
+  if (window.height <= 0 || window.width <= 0 || window.top < 0 || window.left < 0 ||
+      window.top > height - window.height || window.left > width - window.width) {
+    throw Error(fmt::format("resized_window: {} x {} at ({}, {}) is not inside {} x {}", window.height, window.width,
+                            window.top, window.left, height, width));
+  }
   const int channels = image.channels;
   if (channels != 1 && channels != 3)
     throw Error(fmt::format("resized_crop: expected 1 or 3 channels, got {}", channels));
 
   const PixelLoops& loops = pixel_loops();
   Scratch& memory = scratch();
-  const FilterTable across = triangle_filter(box.width, width, mirror, 1);
-  const FilterTable down = triangle_filter(box.height, height, false, 0);
+  const Filter across = triangle_filter(box.width, width, window.left, window.width, mirror, 1);
+  const Filter down = triangle_filter(box.height, height, window.top, window.height, false, 0);
+  const int seen_rows = down.high - down.low, seen_columns = across.high - across.low;
 
   // Horizontally, in pixels of four bytes: the channels of a colour row, or four gray rows at a time. The result is
-  // planes of (box.height, width), in rows padded for the vector loads of the second pass.
-  const size_t stride = (static_cast<size_t>(width) + 15) / 16 * 16;
-  const size_t plane = stride * static_cast<size_t>(box.height);
+  // planes of (seen_rows, window.width), in rows padded for the vector loads of the second pass.
+  const size_t stride = (static_cast<size_t>(window.width) + 15) / 16 * 16;
+  const size_t plane = stride * static_cast<size_t>(seen_rows);
   uint8_t* rows = at_least(memory.rows, plane * static_cast<size_t>(channels));
-  const size_t padded = 4 * static_cast<size_t>(box.width + across.taps);
+  const size_t padded = 4 * (static_cast<size_t>(seen_columns) + across.table.taps);
   if (memory.quad_row.size() < padded) memory.quad_row.resize(padded, 0);
   uint8_t* quads = memory.quad_row.data();
-  uint8_t* filtered = at_least(memory.filtered, 4 * static_cast<size_t>(across.outputs));
+  uint8_t* filtered = at_least(memory.filtered, 4 * static_cast<size_t>(across.table.outputs));
   const int step = channels == 3 ? 1 : 4;
-  for (int y = 0; y < box.height; y += step) {
+  for (int y = 0; y < seen_rows; y += step) {
     const auto source = [&](int row) {
-      return image.row(box.top + std::min(row, box.height - 1)) + static_cast<size_t>(box.left) * channels;
+      return image.row(box.top + down.low + std::min(row, seen_rows - 1)) +
+             static_cast<size_t>(box.left + across.low) * channels;
     };
     uint8_t* to[4] = {};
     int count;
     if (channels == 3) {
       count = 3;
       for (int c = 0; c < 3; ++c) to[c] = rows + c * plane + y * stride;
-      loops.rgb_to_quads(source(y), box.width, quads);
+      loops.rgb_to_quads(source(y), seen_columns, quads);
     } else {
-      count = std::min(4, box.height - y);
+      count = std::min(4, seen_rows - y);
       for (int i = 0; i < count; ++i) to[i] = rows + (y + i) * stride;
       const uint8_t* const from[4] = {source(y), source(y + 1), source(y + 2), source(y + 3)};
-      loops.rows_to_quads(from, box.width, quads);
+      loops.rows_to_quads(from, seen_columns, quads);
     }
-    loops.filter_quads(quads, across, filtered);
-    loops.split_quads(filtered, width, count, to);
+    loops.filter_quads(quads, across.table, filtered);
+    loops.split_quads(filtered, window.width, count, to);
   }
 
   // Vertically, into the planes. Rows are written in order, so what a vector store spills over the end of one is
   // overwritten by the next, and the last row's spill falls into the slack. Taps beyond the last row have weight 0:
   // they are left out.
-  out.resize(height, width, channels);
+  out.resize(window.height, window.width, channels);
   for (int c = 0; c < channels; ++c) {
-    for (int y = 0; y < height; ++y) {
-      const int taps = std::min(down.taps, box.height - down.first[y]);
-      loops.filter_rows(rows + c * plane + down.first[y] * stride, stride,
-                        down.weights + static_cast<size_t>(y) * down.taps, taps, width,
-                        out.plane(c) + static_cast<size_t>(y) * width);
+    for (int y = 0; y < window.height; ++y) {
+      const int taps = std::min(down.table.taps, seen_rows - down.table.first[y]);
+      loops.filter_rows(rows + c * plane + down.table.first[y] * stride, stride,
+                        down.table.weights + static_cast<size_t>(y) * down.table.taps, taps, window.width,
+                        out.plane(c) + static_cast<size_t>(y) * window.width);
     }
   }
 }

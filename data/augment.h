@@ -37,6 +37,12 @@ struct Box {
   friend bool operator==(const Box&, const Box&) = default;
 };
 
+/// A rectangle of pixels of an image that is never made whole, so that it may be of any size.
+struct Window {
+  int64_t top = 0, left = 0;
+  int height = 0, width = 0;
+};
+
 struct Range {
   float low = 0, high = 0;
 };
@@ -52,6 +58,10 @@ Box random_resized_box(int height, int width, Range scale, Range aspect, Philox&
 /// (where only the height shrinks, Pillow from 12 on starts vertically and may differ by one level).
 /// Throws saccade::Error when the box is empty or not inside the image, or the size is not positive.
 void resized_crop(const Image& image, const Box& box, int height, int width, bool mirror, Planes& out);
+/// The part `window` of what resized_crop() would give, bit for bit, for any (height, width): only what the window
+/// shows is computed. Throws saccade::Error as it does, and for a window that is empty or not inside (height, width).
+void resized_window(const Image& image, const Box& box, int64_t height, int64_t width, const Window& window,
+                    bool mirror, Planes& out);
 
 /// @name In place. Gray images keep their colour: saturation, hue and grayscale do nothing to them.
 /// @{

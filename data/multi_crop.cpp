@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <cstring>
 
 namespace saccade::data {
 namespace {
@@ -83,25 +82,15 @@ void view_of(const EvalView& settings, const Image& image, Number* out) {
   const bool upright = image.width <= image.height;
   const int64_t longer =
       int64_t{settings.resize} * std::max(image.height, image.width) / std::min(image.height, image.width);
-  if (longer > 1 << 20) {
-    throw Error(fmt::format("an image of {} x {} is too narrow to be scaled to {}", image.height, image.width,
-                            settings.resize));
-  }
-  const int height = upright ? static_cast<int>(longer) : settings.resize;
-  const int width = upright ? settings.resize : static_cast<int>(longer);
-  resized_crop(image, {0, 0, image.height, image.width}, height, width, false, planes);
+  const int64_t height = upright ? longer : settings.resize, width = upright ? settings.resize : longer;
   const int size = settings.size;
-  const int top = static_cast<int>(std::nearbyint((height - size) / 2.0));
-  const int left = static_cast<int>(std::nearbyint((width - size) / 2.0));
-  thread_local Planes middle;
-  middle.resize(size, size, planes.channels);
-  for (int c = 0; c < planes.channels; ++c) {
-    for (int y = 0; y < size; ++y) {
-      std::memcpy(middle.plane(c) + static_cast<size_t>(y) * size,
-                  planes.plane(c) + static_cast<size_t>(top + y) * width + left, static_cast<size_t>(size));
-    }
-  }
-  finish(settings, middle, out);
+  const auto middle = [size](int64_t side) {
+    return static_cast<int64_t>(std::nearbyint(static_cast<double>(side - size) / 2));
+  };
+  // The longer side may be far more than memory holds: only the middle is made.
+  resized_window(image, {0, 0, image.height, image.width}, height, width, {middle(height), middle(width), size, size},
+                 false, planes);
+  finish(settings, planes, out);
 }
 
 }  // namespace

@@ -101,6 +101,34 @@ TEST(Augment, ABoxOutsideTheImageIsAnError) {
   EXPECT_THROW(resized_crop(image, {0, 0, 5, 5}, 0, 8, false, out), Error);
 }
 
+TEST(ResizedWindow, IsThatPartOfTheWholeBitForBit) {
+  Philox random(3);
+  Planes whole, part;
+  for (int i = 0; i < 300; ++i) {
+    const Image image = golden::image(i % 2 ? "rgb.png" : "gray.png");
+    const auto below = [&](int n) { return static_cast<int>(random.below(static_cast<uint32_t>(n))); };
+    Box box{0, 0, 1 + below(image.height), 1 + below(image.width)};
+    box.top = below(image.height - box.height + 1);
+    box.left = below(image.width - box.width + 1);
+    const int height = 1 + below(150), width = 1 + below(150);
+    Window window{0, 0, 1 + below(height), 1 + below(width)};
+    window.top = below(height - window.height + 1);
+    window.left = below(width - window.width + 1);
+    const bool mirror = i % 3 == 0;
+    resized_crop(image, box, height, width, mirror, whole);
+    resized_window(image, box, height, width, window, mirror, part);
+    for (int c = 0; c < image.channels; ++c) {
+      for (int y = 0; y < window.height; ++y) {
+        const uint8_t* expected = whole.plane(c) + (window.top + y) * width + window.left;
+        ASSERT_TRUE(std::equal(expected, expected + window.width, part.plane(c) + y * window.width)) << i;
+      }
+    }
+  }
+  const Image image = golden::image("gray.png");
+  EXPECT_THROW(resized_window(image, {0, 0, 5, 5}, 9, 9, {0, 5, 9, 5}, false, part), Error);
+  EXPECT_THROW(resized_window(image, {0, 0, 5, 5}, 9, 9, {0, 0, 0, 5}, false, part), Error);
+}
+
 TEST(RandomResizedBox, AreaAndAspectAreDistributedAsAsked) {
   Philox random(3);
   const int height = 3000, width = 4000, count = 20000;
