@@ -1,5 +1,6 @@
 #pragma once
 
+#include <saccade/core/io/byte_source.h>
 #include <saccade/core/named_tensor.h>
 
 #include <cstdint>
@@ -35,7 +36,8 @@ struct SafetensorsHeader {
 /// last of `data_bytes`; shapes that fill them, computed without overflow. Throws Error with the rule that was broken.
 /// Headers are at most 100 MB, their strings 4 MiB, ranks 64, and metadata 65,536 pairs.
 SafetensorsHeader parse_safetensors_header(std::string_view text, uint64_t data_bytes);
-SafetensorsHeader read_safetensors_header(const std::filesystem::path& path);
+SafetensorsHeader read_safetensors_header(const ByteSource& source);
+SafetensorsHeader read_safetensors_header(const std::filesystem::path& path);  ///< errors name the file
 
 struct Safetensors {
   std::vector<NamedTensor> tensors;  ///< in the order of the data

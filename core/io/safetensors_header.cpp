@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 #include <saccade/core/io/input_file.h>
+#include <saccade/core/io/quoted_text.h>
 #include <saccade/core/io/safetensors.h>
 #include <saccade/kernels/error.h>
 
@@ -37,11 +38,6 @@ constexpr std::array<Type, 13> kTypes = {{{"BOOL", 1},
                                           {"F64", 8},
                                           {"I64", 8},
                                           {"U64", 8}}};
-
-/// Part of a hostile file, made fit for a sentence.
-std::string in_quotes(std::string_view text) {
-  return json(std::string(text.substr(0, 80))).dump(-1, ' ', true, json::error_handler_t::replace);
-}
 
 /// Takes the header's JSON as a stream of events, so that a key given twice is seen, nesting is refused where it
 /// begins, and nothing is built that is not kept: a hostile header cannot cost much more memory than its own size.
@@ -221,25 +217,28 @@ SafetensorsHeader parse_safetensors_header(std::string_view text, uint64_t data_
   throw Error(fmt::format("the safetensors header {}", error.what()));
 }
 
-SafetensorsHeader read_safetensors_header(const std::filesystem::path& path) {
-  const InputFile file(path);
+SafetensorsHeader read_safetensors_header(const ByteSource& source) {
   static_assert(std::endian::native == std::endian::little);
   uint64_t length = 0;
-  if (file.size() < sizeof(length))
-    throw Error(fmt::format("{}: not a safetensors file, it has {} bytes", path.string(), file.size()));
-  file.read(0, &length, sizeof(length));
+  if (source.size() < sizeof(length))
+    throw Error(fmt::format("not a safetensors file, it has {} bytes", source.size()));
+  source.read(0, &length, sizeof(length));
   if (length > kLargestHeader)
-    throw Error(fmt::format("{}: not a safetensors file, or the header is too large: {} bytes, at most {} are allowed",
-                            path.string(), length, kLargestHeader));
-  if (length > file.size() - sizeof(length))
-    throw Error(fmt::format("{}: the file is cut off: a header of {} bytes does not fit into its {} bytes",
-                            path.string(), length, file.size()));
-  std::string text(length, '\0');
-  file.read(sizeof(length), text.data(), length);
+    throw Error(fmt::format("not a safetensors file, or the header is too large: {} bytes, at most {} are allowed",
+                            length, kLargestHeader));
+  if (length > source.size() - sizeof(length))
+    throw Error(
+        fmt::format("the file is cut off: a header of {} bytes does not fit into its {} bytes", length, source.size()));
+  const std::string text = source.text(sizeof(length), static_cast<size_t>(length));
+  SafetensorsHeader header = parse_safetensors_header(text, source.size() - sizeof(length) - length);
+  header.data_offset = sizeof(length) + length;
+  return header;
+}
+
+SafetensorsHeader read_safetensors_header(const std::filesystem::path& path) {
+  const InputFile file(path);
   try {
-    SafetensorsHeader header = parse_safetensors_header(text, file.size() - sizeof(length) - length);
-    header.data_offset = sizeof(length) + length;
-    return header;
+    return read_safetensors_header(ByteSource(file));
   } catch (const Error& error) {
     throw Error(fmt::format("{}: {}", path.string(), error.what()));
   }

@@ -1,0 +1,553 @@
+#include <fmt/format.h>
+#include <saccade/core/io/element_type.h>
+#include <saccade/core/io/pickle.h>
+#include <saccade/core/io/quoted_text.h>
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <string>
+
+namespace saccade::io {
+namespace {
+
+using Value = PickleValue;
+using Kind = PickleValue::Kind;
+
+enum class Make : uint8_t {
+  dictionary,
+  default_dictionary,
+  record,
+  list,
+  tuple,
+  text,
+  path,
+  device,
+  opaque,
+  latin1_bytes,
+  tensor,
+  tensor_of_any_type,
+  parameter,
+  tensor_subclass,
+  numpy_type,
+  numpy_scalar,
+  numpy_array,
+  numpy_array_of_buffer,
+};
+
+struct Rule {
+  std::string_view name;
+  Make make;
+};
+
+/// All that may be called. Python 2 calls builtins __builtin__, NumPy 1 calls _core core.
+constexpr Rule kRules[] = {
+    {"collections.OrderedDict", Make::dictionary},
+    {"collections.Counter", Make::dictionary},
+    {"collections.defaultdict", Make::default_dictionary},
+    {"collections.deque", Make::list},
+    {"builtins.dict", Make::dictionary},
+    {"builtins.list", Make::list},
+    {"builtins.set", Make::list},
+    {"builtins.frozenset", Make::list},
+    {"builtins.tuple", Make::tuple},
+    {"builtins.bytes", Make::latin1_bytes},
+    {"builtins.bytearray", Make::latin1_bytes},
+    {"builtins.complex", Make::opaque},
+    {"builtins.slice", Make::opaque},
+    {"builtins.range", Make::opaque},
+    {"builtins.xrange", Make::opaque},
+    {"_codecs.encode", Make::latin1_bytes},
+    {"argparse.Namespace", Make::record},
+    {"types.SimpleNamespace", Make::record},
+    {"easydict.EasyDict", Make::dictionary},
+    {"yacs.config.CfgNode", Make::dictionary},
+    {"fvcore.common.config.CfgNode", Make::dictionary},
+    {"detectron2.config.config.CfgNode", Make::dictionary},
+    {"addict.addict.Dict", Make::dictionary},
+    {"pytorch_lightning.utilities.parsing.AttributeDict", Make::dictionary},
+    {"lightning.pytorch.utilities.parsing.AttributeDict", Make::dictionary},
+    {"lightning_fabric.utilities.data.AttributeDict", Make::dictionary},
+    {"lightning.fabric.utilities.data.AttributeDict", Make::dictionary},
+    {"mmengine.config.config.ConfigDict", Make::dictionary},
+    {"mmcv.utils.config.ConfigDict", Make::dictionary},
+    {"mmengine.logging.history_buffer.HistoryBuffer", Make::opaque},
+    {"pathlib.PosixPath", Make::path},
+    {"pathlib.WindowsPath", Make::path},
+    {"pathlib.PurePosixPath", Make::path},
+    {"pathlib.PureWindowsPath", Make::path},
+    {"pathlib._local.PosixPath", Make::path},
+    {"pathlib._local.WindowsPath", Make::path},
+    {"datetime.datetime", Make::opaque},
+    {"datetime.date", Make::opaque},
+    {"datetime.time", Make::opaque},
+    {"datetime.timedelta", Make::opaque},
+    {"omegaconf.dictconfig.DictConfig", Make::opaque},
+    {"omegaconf.listconfig.ListConfig", Make::opaque},
+    {"omegaconf.base.ContainerMetadata", Make::opaque},
+    {"omegaconf.base.Metadata", Make::opaque},
+    {"omegaconf.nodes.AnyNode", Make::opaque},
+    {"omegaconf.nodes.StringNode", Make::opaque},
+    {"omegaconf.nodes.IntegerNode", Make::opaque},
+    {"omegaconf.nodes.FloatNode", Make::opaque},
+    {"omegaconf.nodes.BooleanNode", Make::opaque},
+    {"numpy.dtype", Make::numpy_type},
+    {"numpy.core.multiarray.scalar", Make::numpy_scalar},
+    {"numpy._core.multiarray.scalar", Make::numpy_scalar},
+    {"numpy.core.multiarray._reconstruct", Make::numpy_array},
+    {"numpy._core.multiarray._reconstruct", Make::numpy_array},
+    {"numpy.core.numeric._frombuffer", Make::numpy_array_of_buffer},
+    {"numpy._core.numeric._frombuffer", Make::numpy_array_of_buffer},
+    {"torch.Size", Make::tuple},
+    {"torch.device", Make::device},
+    {"torch.torch_version.TorchVersion", Make::text},
+    {"torch.serialization._get_layout", Make::text},
+    {"torch._utils._rebuild_tensor", Make::tensor},
+    {"torch._utils._rebuild_tensor_v2", Make::tensor},
+    {"torch._utils._rebuild_tensor_v3", Make::tensor_of_any_type},
+    {"torch._utils._rebuild_parameter", Make::parameter},
+    {"torch._utils._rebuild_parameter_with_state", Make::parameter},
+    {"torch._tensor._rebuild_from_type_v2", Make::tensor_subclass},
+};
+
+struct Refusal {
+  std::string_view name, reason;
+};
+
+/// Tensors that PyTorch knows and weights here cannot be.
+constexpr Refusal kRefusals[] = {
+    {"torch._utils._rebuild_qtensor", "a quantized tensor: save tensor.dequantize()"},
+    {"torch._utils._rebuild_sparse_tensor", "a sparse tensor: save tensor.to_dense()"},
+    {"torch._utils._rebuild_sparse_csr_tensor", "a sparse tensor: save tensor.to_dense()"},
+    {"torch._utils._rebuild_nested_tensor", "a nested tensor: save its parts one by one"},
+    {"torch._utils._rebuild_meta_tensor_no_storage", "a tensor of the meta device, which has no values"},
+    {"torch._utils._rebuild_device_tensor_from_numpy", "a tensor of a device that is kept apart: save tensor.cpu()"},
+    {"torch._utils._rebuild_device_tensor_from_cpu_tensor",
+     "a tensor of a device that is kept apart: save "
+     "tensor.cpu()"},
+    {"torch._utils._rebuild_wrapper_subclass",
+     "a tensor spread over processes: gather it (full_tensor()) and save "
+     "that"},
+    {"torch.jit._pickle.build_tensor_from_id", "a tensor of TorchScript: save torch.jit.load(FILE).state_dict()"},
+};
+
+struct Named {
+  std::string_view name, type;
+};
+constexpr Named kStorages[] = {{"Float", "F32"}, {"Double", "F64"}, {"Half", "F16"},  {"BFloat16", "BF16"},
+                               {"Long", "I64"},  {"Int", "I32"},    {"Short", "I16"}, {"Char", "I8"},
+                               {"Byte", "U8"},   {"Bool", "BOOL"},  {"Untyped", ""}};
+constexpr Named kTorchTypes[] = {{"torch.float32", "F32"},   {"torch.float64", "F64"}, {"torch.float16", "F16"},
+                                 {"torch.bfloat16", "BF16"}, {"torch.int64", "I64"},   {"torch.int32", "I32"},
+                                 {"torch.int16", "I16"},     {"torch.int8", "I8"},     {"torch.uint8", "U8"},
+                                 {"torch.uint16", "U16"},    {"torch.uint32", "U32"},  {"torch.uint64", "U64"},
+                                 {"torch.bool", "BOOL"}};
+constexpr Named kNumpyTypes[] = {{"f4", "F32"}, {"f8", "F64"}, {"f2", "F16"}, {"i8", "I64"},
+                                 {"i4", "I32"}, {"i2", "I16"}, {"i1", "I8"},  {"u1", "U8"},
+                                 {"u2", "U16"}, {"u4", "U32"}, {"u8", "U64"}, {"b1", "BOOL"}};
+
+template <size_t n>
+const Named* named(const Named (&table)[n], std::string_view name) {
+  const auto* at = std::find_if(table, table + n, [&](const Named& each) { return each.name == name; });
+  return at == table + n ? nullptr : at;
+}
+
+/// Builtins' and copyreg's names in Python 3's words.
+std::string today(std::string_view name) {
+  constexpr std::string_view old = "__builtin__.";
+  return name.starts_with(old) ? "builtins." + std::string(name.substr(old.size())) : std::string(name);
+}
+
+const Rule* rule_for(std::string_view name) {
+  const std::string sought = today(name);
+  const auto* at = std::find_if(std::begin(kRules), std::end(kRules), [&](const Rule& r) { return r.name == sought; });
+  return at == std::end(kRules) ? nullptr : at;
+}
+
+[[noreturn]] void refuse(std::string_view name, bool instance) {
+  for (const Refusal& refusal : kRefusals)
+    if (refusal.name == name) throw Error(fmt::format("it holds {}", refusal.reason));
+  if (name.starts_with("torch.distributed.checkpoint."))
+    throw Error(
+        fmt::format("it is part of a distributed checkpoint ({}): python -m torch.distributed.checkpoint.format_utils "
+                    "dcp_to_torch FOLDER weights.pth",
+                    in_quotes(name)));
+  if (instance)
+    throw Error(
+        fmt::format("it wants {} built, which is no part of weights and is not done: where you trust the file, load it "
+                    "in Python and save the state dict alone, torch.save(model.state_dict(), \"weights.pth\")",
+                    in_quotes(name)));
+  throw Error(fmt::format("it wants {} called, which is no part of weights and is not done", in_quotes(name)));
+}
+
+/// The arguments of one call, each asked for by place and kind.
+class Arguments {
+ public:
+  Arguments(std::string_view name, std::span<const Value> values) : name_(name), values_(values) {}
+
+  [[noreturn]] void wrong(std::string_view what) const {
+    throw Error(fmt::format("it calls {} with {}", in_quotes(name_), what));
+  }
+  size_t size() const { return values_.size(); }
+  const Value& at(size_t i) const {
+    if (i >= values_.size()) wrong(fmt::format("{} arguments only", values_.size()));
+    return values_[i];
+  }
+  const Value& at(size_t i, Kind kind) const {
+    if (at(i).kind != kind) wrong(fmt::format("an argument {} that is of another kind", i + 1));
+    return values_[i];
+  }
+  int64_t whole(size_t i) const {
+    const int64_t value = at(i, Kind::integer).integer;
+    if (value < 0) wrong(fmt::format("the negative number {}", value));
+    return value;
+  }
+  std::span<const Value> sequence(size_t i) const {
+    if (at(i).kind != Kind::tuple && at(i).kind != Kind::list) wrong(fmt::format("no sequence as argument {}", i + 1));
+    return values_[i].items->values;
+  }
+  /// Sizes or strides.
+  std::vector<int64_t> extents(size_t i) const {
+    constexpr size_t highest_rank = 64;
+    const std::span<const Value> values = sequence(i);
+    if (values.size() > highest_rank) wrong(fmt::format("more than {} dimensions", highest_rank));
+    std::vector<int64_t> result;
+    for (const Value& value : values) {
+      if (value.kind != Kind::integer || value.integer < 0) wrong("a size or stride that is no whole number");
+      result.push_back(value.integer);
+    }
+    return result;
+  }
+
+ private:
+  std::string_view name_;
+  std::span<const Value> values_;
+};
+
+Value opaque() {
+  Value value;
+  value.kind = Kind::opaque;
+  return value;
+}
+
+Value dictionary(Pickle& pickle, const Arguments& arguments, size_t first) {
+  Value result = pickle.container(Kind::dictionary, {});
+  if (arguments.size() <= first) return result;
+  auto& values = result.items->values;
+  if (arguments.at(first).kind == Kind::dictionary) {
+    const auto& given = arguments.at(first).items->values;
+    values.assign(given.begin(), given.end());
+    return result;
+  }
+  for (const Value& pair : arguments.sequence(first)) {  // Python 2 gives [[key, value], ...]
+    if ((pair.kind != Kind::tuple && pair.kind != Kind::list) || pair.items->values.size() != 2)
+      arguments.wrong("what are no keys and values");
+    values.insert(values.end(), pair.items->values.begin(), pair.items->values.end());
+  }
+  return result;
+}
+
+Value sequence(Pickle& pickle, const Arguments& arguments, Kind kind) {
+  return pickle.container(kind, arguments.size() == 0 ? std::span<const Value>{} : arguments.sequence(0));
+}
+
+Value joined_path(Pickle& pickle, const Arguments& arguments) {
+  std::string path;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    if (!path.empty() && !path.ends_with('/')) path += '/';
+    path += arguments.at(i, Kind::text).text();
+    if (path.size() > 65536) arguments.wrong("a path of more than 64 KiB");
+  }
+  return pickle.owned_text(Kind::text, {path});
+}
+
+Value device(Pickle& pickle, const Arguments& arguments) {
+  const std::string_view type = arguments.at(0, Kind::text).text();
+  if (arguments.size() == 1) return pickle.text(Kind::text, type);
+  return pickle.owned_text(Kind::text, {type, ":", std::to_string(arguments.whole(1))});
+}
+
+/// Protocol 2 writes bytes as a text whose characters they are.
+Value latin1_bytes(Pickle& pickle, const Arguments& arguments) {
+  if (arguments.size() == 0) return pickle.text(Kind::bytes, {});
+  const Value& given = arguments.at(0);
+  if (given.kind == Kind::bytes) return given;
+  if (given.kind != Kind::text) arguments.wrong("what is no text");
+  if (arguments.size() > 1 && arguments.at(1, Kind::text).text() != "latin1" && arguments.at(1).text() != "latin-1")
+    arguments.wrong(fmt::format("the encoding {}, not latin1", in_quotes(arguments.at(1).text())));
+  const std::string_view text = given.text();
+  // Bytes below 128 are themselves; no copy where all are.
+  if (std::all_of(text.begin(), text.end(), [](char c) { return static_cast<signed char>(c) >= 0; }))
+    return pickle.text(Kind::bytes, text);
+  const Value result = pickle.owned_text(Kind::bytes, {text});
+  char* const begin = const_cast<char*>(result.data);
+  char* to = begin;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto first = static_cast<uint8_t>(text[i]);
+    if (first < 0x80) {
+      *to++ = text[i];
+      continue;
+    }
+    const auto second = i + 1 < text.size() ? static_cast<uint8_t>(text[i + 1]) : uint8_t{0};
+    if ((first != 0xc2 && first != 0xc3) || (second & 0xc0) != 0x80) arguments.wrong("a text that is not Latin 1");
+    *to++ = static_cast<char>((first << 6) | (second & 0x3f));
+    ++i;
+  }
+  return pickle.text(Kind::bytes, {begin, static_cast<size_t>(to - begin)});
+}
+
+/// offset + sum((size - 1) * stride) must lie among the elements there are.
+void check_extents(const PickleTensor& tensor, int64_t elements, const Arguments& arguments) {
+  if (tensor.shape.size() != tensor.strides.size()) arguments.wrong("more or fewer strides than sizes");
+  if (std::find(tensor.shape.begin(), tensor.shape.end(), 0) != tensor.shape.end()) return;
+  int64_t last = tensor.offset;
+  for (size_t d = 0; d < tensor.shape.size(); ++d) {
+    int64_t step = 0;
+    if (__builtin_mul_overflow(tensor.shape[d] - 1, tensor.strides[d], &step) ||
+        __builtin_add_overflow(last, step, &last))
+      arguments.wrong("sizes and strides that no memory has room for");
+  }
+  if (last >= elements)
+    arguments.wrong(fmt::format("a storage of {} elements for a tensor that takes element {}", elements, last));
+}
+
+/// _rebuild_tensor(storage, offset, size, stride), with _v2 (..., requires_grad, hooks, metadata), with _v3 the type
+/// before the metadata.
+Value tensor(Pickle& pickle, const Arguments& arguments, bool any_type) {
+  PickleTensor result;
+  result.storage = arguments.at(0, Kind::storage).storage;
+  const PickleStorage& storage = *result.storage;
+  result.type = storage.type;
+  int64_t elements = storage.numel;
+  if (any_type) {
+    const std::string_view name = arguments.at(6, Kind::name).text();
+    const Named* type = named(kTorchTypes, name);
+    result.type = type ? type->type : name;
+    if (!storage.type.empty() && storage.type != result.type) arguments.wrong("a storage of another type");
+    if (const ElementType* known = element_type(result.type))
+      if (storage.type.empty()) elements /= static_cast<int64_t>(known->bytes);
+  } else if (storage.type.empty()) {
+    arguments.wrong("a storage without a type");
+  }
+  if (__builtin_add_overflow(arguments.whole(1), storage.begin, &result.offset))
+    arguments.wrong("an offset that no memory has room for");
+  result.shape = arguments.extents(2);
+  result.strides = arguments.extents(3);
+  check_extents(result, elements, arguments);
+  const size_t metadata = any_type ? 7 : 6;
+  if (arguments.size() > metadata && arguments.at(metadata).kind == Kind::dictionary) {
+    const auto& pairs = arguments.at(metadata).items->values;
+    for (size_t i = 0; i < pairs.size(); i += 2)
+      if (pairs[i + 1].kind == Kind::boolean && pairs[i + 1].integer != 0)
+        throw Error("it holds a tensor whose sign is turned when it is read: save tensor.resolve_neg().resolve_conj()");
+  }
+  return pickle.tensor(std::move(result));
+}
+
+/// (function, type, its arguments, attributes): the type adds nothing to the values.
+Value tensor_subclass(Pickle& pickle, const Arguments& arguments) {
+  const std::string_view function = arguments.at(0, Kind::name).text();
+  const Rule* rule = rule_for(function);
+  if (!rule || (rule->make != Make::tensor && rule->make != Make::tensor_of_any_type && rule->make != Make::parameter))
+    refuse(function, false);
+  return make_pickled_object(pickle, function, arguments.sequence(2), false);
+}
+
+/// "f4" with or without its byte order in front. Times, texts, objects and records are no numbers: opaque.
+Value numpy_type(Pickle& pickle, const Arguments& arguments) {
+  std::string_view text = arguments.at(0).has_text() ? arguments.at(0).text() : "";
+  if (text.starts_with('>')) throw Error("it holds a big-endian NumPy array: save array.astype(\"<f4\")");
+  if (text.starts_with('<') || text.starts_with('|') || text.starts_with('=')) text.remove_prefix(1);
+  const Named* type = named(kNumpyTypes, text);
+  return type ? pickle.text(Kind::element_type, type->type) : opaque();
+}
+
+template <class T>
+Value number_from(std::string_view bytes, bool real) {
+  T number;
+  std::memcpy(&number, bytes.data(), sizeof(T));
+  Value value;
+  value.kind = real ? Kind::real : Kind::integer;
+  if (real)
+    value.real = static_cast<double>(number);
+  else
+    value.integer = static_cast<int64_t>(number);
+  return value;
+}
+
+Value numpy_scalar(const Arguments& arguments) {
+  if (arguments.at(0).kind == Kind::opaque) return opaque();
+  const std::string_view type = arguments.at(0, Kind::element_type).text();
+  const Value& bytes = arguments.at(1);
+  if (!bytes.has_text() || bytes.length != element_type(type)->bytes) arguments.wrong("a number of another size");
+  if (type == "F32") return number_from<float>(bytes.text(), true);
+  if (type == "F64") return number_from<double>(bytes.text(), true);
+  if (type == "I64") return number_from<int64_t>(bytes.text(), false);
+  if (type == "I32") return number_from<int32_t>(bytes.text(), false);
+  if (type == "U8") return number_from<uint8_t>(bytes.text(), false);
+  if (type == "BOOL") {
+    Value value = number_from<uint8_t>(bytes.text(), false);
+    value.kind = Kind::boolean;
+    return value;
+  }
+  return opaque();  // others are seldom
+}
+
+/// Row-major strides, or column-major. Throws when the elements are not exactly those that there are bytes for.
+void set_numpy_array(PickleTensor& array, std::string_view type, std::vector<int64_t> shape, bool column_major,
+                     std::string_view data, const Arguments& arguments) {
+  const size_t rank = shape.size();
+  std::vector<int64_t> strides(rank, 1);
+  int64_t count = 1;
+  const bool empty = std::find(shape.begin(), shape.end(), 0) != shape.end();
+  for (size_t i = 0; i < rank && !empty; ++i) {
+    const size_t d = column_major ? i : rank - 1 - i;
+    strides[d] = count;
+    if (__builtin_mul_overflow(count, shape[d], &count)) arguments.wrong("a shape that no memory has room for");
+  }
+  if (empty) count = 0;
+  const size_t each = element_type(type)->bytes;
+  if (data.size() % each != 0 || data.size() / each != static_cast<uint64_t>(count))
+    arguments.wrong(fmt::format("{} bytes for {} elements of {}", data.size(), count, type));
+  array.type = type;
+  array.shape = std::move(shape);
+  array.strides = std::move(strides);
+  array.data = data;
+}
+
+/// _frombuffer(buffer, dtype, shape, order)
+Value numpy_array_of_buffer(Pickle& pickle, const Arguments& arguments) {
+  if (arguments.at(1).kind == Kind::opaque) return opaque();
+  PickleTensor array;
+  set_numpy_array(array, arguments.at(1, Kind::element_type).text(), arguments.extents(2),
+                  arguments.at(3, Kind::text).text() == "F", arguments.at(0, Kind::bytes).text(), arguments);
+  return pickle.tensor(std::move(array));
+}
+
+}  // namespace
+
+Value make_pickled_object(Pickle& pickle, std::string_view name, std::span<const Value> values, bool instance) {
+  const Rule* rule = rule_for(name);
+  if (!rule) refuse(name, instance);
+  const Arguments arguments(name, values);
+  switch (rule->make) {
+    case Make::dictionary:
+      return dictionary(pickle, arguments, 0);
+    case Make::default_dictionary:
+      return dictionary(pickle, arguments, 1);  // the first makes values, and is never called
+    case Make::record: {
+      const Value result = dictionary(pickle, arguments, 0);
+      result.items->record = true;
+      return result;
+    }
+    case Make::list:
+      return sequence(pickle, arguments, Kind::list);
+    case Make::tuple:
+      return sequence(pickle, arguments, Kind::tuple);
+    case Make::text:
+      return arguments.at(0, Kind::text);
+    case Make::path:
+      return joined_path(pickle, arguments);
+    case Make::device:
+      return device(pickle, arguments);
+    case Make::opaque:
+      return opaque();
+    case Make::latin1_bytes:
+      return latin1_bytes(pickle, arguments);
+    case Make::tensor:
+      return tensor(pickle, arguments, false);
+    case Make::tensor_of_any_type:
+      return tensor(pickle, arguments, true);
+    case Make::parameter:
+      return arguments.at(0, Kind::tensor);
+    case Make::tensor_subclass:
+      return tensor_subclass(pickle, arguments);
+    case Make::numpy_type:
+      return numpy_type(pickle, arguments);
+    case Make::numpy_scalar:
+      return numpy_scalar(arguments);
+    case Make::numpy_array:
+      return pickle.tensor({});  // BUILD gives it all it has
+    case Make::numpy_array_of_buffer:
+      return numpy_array_of_buffer(pickle, arguments);
+  }
+  refuse(name, instance);
+}
+
+void build_pickled_object(Pickle& pickle, Value& object, const Value& state) {
+  switch (object.kind) {
+    case Kind::dictionary: {
+      // Attributes beside the items, such as the versions in a state dict, are dropped; of records they are the items.
+      if (!object.items->record) return;
+      if (state.kind != Kind::dictionary) throw Error("it gives an object attributes that are no dictionary");
+      auto& values = object.items->values;
+      if (state.items == object.items) throw Error("it gives an object itself for its attributes");
+      values.insert(values.end(), state.items->values.begin(), state.items->values.end());
+      return;
+    }
+    case Kind::element_type: {
+      const Arguments arguments("numpy.dtype", state.kind == Kind::tuple ? std::span<const Value>(state.items->values)
+                                                                         : std::span<const Value>{});
+      if (arguments.at(1).has_text() && arguments.at(1).text() == ">")
+        throw Error("it holds a big-endian NumPy array: save array.astype(\"<f4\")");
+      return;
+    }
+    case Kind::tensor: {
+      PickleTensor& array = *object.tensor;
+      if (array.storage || !array.type.empty()) return;  // attributes of a tensor
+      const Arguments arguments("numpy.ndarray", state.kind == Kind::tuple ? std::span<const Value>(state.items->values)
+                                                                           : std::span<const Value>{});
+      if (arguments.at(2).kind == Kind::opaque) {  // of texts or objects
+        object = opaque();
+        return;
+      }
+      const Value& data = arguments.at(4);
+      if (!data.has_text()) arguments.wrong("data that is no bytes");
+      pickle.charge_extents(arguments.sequence(1).size());
+      set_numpy_array(array, arguments.at(2, Kind::element_type).text(), arguments.extents(1),
+                      arguments.at(3, Kind::boolean).integer != 0, data.text(), arguments);
+      return;
+    }
+    case Kind::opaque:
+    case Kind::text:
+    case Kind::list:
+      return;
+    default:
+      throw Error("it wants the state of something changed that has none");
+  }
+}
+
+Value make_pickled_storage(Pickle& pickle, const Value& id) {
+  const auto wrong = [](std::string_view what) { throw Error(fmt::format("its persistent id {}", what)); };
+  if (id.kind != Kind::tuple || id.items->values.empty() || id.items->values[0].kind != Kind::text)
+    wrong("is none of PyTorch's");
+  const std::span<const Value> values = id.items->values;
+  const std::string_view what = values[0].text();
+  if (what == "module" && values.size() >= 2 && values[1].kind == Kind::name) return values[1];  // with source code
+  if (what != "storage") wrong(fmt::format("is for {}, not for a storage", in_quotes(what)));
+  if (values.size() < 5 || values[1].kind != Kind::name || values[2].kind != Kind::text ||
+      values[4].kind != Kind::integer)
+    wrong("lacks type, key or number of elements");
+
+  std::string_view type = values[1].text();
+  constexpr std::string_view end = "Storage";
+  if (!type.starts_with("torch.") || !type.ends_with(end))
+    wrong(fmt::format("gives {} for the type of a storage", in_quotes(type)));
+  const std::string_view word = type.substr(type.rfind('.') + 1, type.size() - type.rfind('.') - 1 - end.size());
+  const Named* known = named(kStorages, word);
+  PickleStorage storage{values[2].text(), known ? known->type : type, values[4].integer};
+  if (storage.numel < 0) wrong(fmt::format("gives {} elements", storage.numel));
+  // Before 1.6 a storage could view another: its key, the first element, the number of elements.
+  if (values.size() > 5 && values[5].kind != Kind::none) {
+    if (values[5].kind != Kind::tuple || values[5].items->values.size() != 3) wrong("describes no view");
+    const Value &begin = values[5].items->values[1], &count = values[5].items->values[2];
+    int64_t view_end = 0;
+    if (begin.kind != Kind::integer || count.kind != Kind::integer || begin.integer < 0 || count.integer < 0 ||
+        __builtin_add_overflow(begin.integer, count.integer, &view_end) || view_end > storage.numel)
+      wrong("describes a view beyond its storage");
+    storage.begin = begin.integer;
+  }
+  return pickle.storage(storage);
+}
+
+}  // namespace saccade::io
