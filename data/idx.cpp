@@ -117,13 +117,14 @@ std::vector<int64_t> idx_extents(const std::string& path) {
 Source idx(const std::string& images_path, const std::string& labels_path) {
   auto images = std::make_shared<IdxFile>(read_idx(images_path));
   const auto& extents = images->extents;
-  const bool gray = extents.size() == 3, colour = extents.size() == 4 && extents[3] == 3;
+  const bool gray = extents.size() == 3 || (extents.size() == 4 && extents[3] == 1);
+  const bool colour = extents.size() == 4 && extents[3] == 3;
   if (!gray && !colour) {
-    throw Error(fmt::format("{}: expected images of (N, H, W) or (N, H, W, 3), got extents ({})", images_path,
-                            fmt::join(extents, ", ")));
+    throw Error(fmt::format("{}: expected images of (N, H, W) or (N, H, W, 1 or 3), got extents ({})",
+                            printable(images_path), fmt::join(extents, ", ")));
   }
   if (extents[1] > 65535 || extents[2] > 65535)
-    throw Error(fmt::format("{}: images of {} x {} are too large", images_path, extents[1], extents[2]));
+    throw Error(fmt::format("{}: images of {} x {} are too large", printable(images_path), extents[1], extents[2]));
   Source source;
   source.name = printable(images_path);
   source.count = extents[0];
@@ -131,7 +132,7 @@ Source idx(const std::string& images_path, const std::string& labels_path) {
   if (!labels_path.empty()) {
     const IdxFile labels = read_idx(labels_path);
     if (labels.extents.size() != 1 || labels.extents[0] != source.count) {
-      throw Error(fmt::format("{}: expected {} labels, got extents ({})", labels_path, source.count,
+      throw Error(fmt::format("{}: expected {} labels, got extents ({})", printable(labels_path), source.count,
                               fmt::join(labels.extents, ", ")));
     }
     source.labels.assign(labels.values.begin(), labels.values.end());

@@ -1,5 +1,7 @@
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <saccade/data/file_kind.h>
 #include <saccade/data/idx_files.h>
 #include <saccade/data/labelled.h>
 #include <saccade/data/printable.h>
@@ -10,6 +12,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <tuple>
 
 namespace saccade::data {
 namespace {
@@ -38,6 +41,19 @@ std::optional<File> look_at(const std::string& path) {
 
 bool holds_images(const File& file) { return file.extents.size() == 3 || file.extents.size() == 4; }
 
+bool is_gray(const File& file) { return file.extents.size() == 3 || file.extents.back() == 1; }
+
+/// Where files lie in several folders, these may have the names that the files have not.
+void roles_of_folders(std::vector<File>& files) {
+  const auto folder_of = [](const File& file) { return fs::path(file.path).parent_path(); };
+  if (std::all_of(files.begin(), files.end(), [&](const File& f) { return folder_of(f) == folder_of(files[0]); }))
+    return;
+  for (File& file : files) {
+    const auto split = split_name(folder_of(file).filename().string());
+    if (!file.role && split) file.role = split->role;
+  }
+}
+
 size_t common_start(std::string_view a, std::string_view b) {
   return static_cast<size_t>(std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin());
 }
@@ -59,7 +75,7 @@ std::string labels_for(const File& images, const std::vector<File>& all) {
 
 }  // namespace
 
-std::vector<IdxHalf> pair_idx_files(std::vector<std::string> paths) {
+std::vector<IdxHalf> pair_idx_files(std::vector<std::string> paths, int64_t others) {
   std::sort(paths.begin(), paths.end());
   const std::set<std::string> all(paths.begin(), paths.end());
   std::vector<File> files;
@@ -68,11 +84,16 @@ std::vector<IdxHalf> pair_idx_files(std::vector<std::string> paths) {
     if (is_twin) continue;
     if (auto file = look_at(path)) files.push_back(std::move(*file));
   }
+  int64_t count = 0;
+  for (const File& file : files) count += holds_images(file) ? file.extents[0] : 0;
+  if (count <= others) return {};
+  roles_of_folders(files);
   std::vector<IdxHalf> halves;
   std::vector<std::string> names;
   for (const File& file : files) {
     if (!holds_images(file)) continue;
-    halves.push_back({file.role.value_or(Role::whole), file.path, labels_for(file, files), file.extents[0]});
+    halves.push_back(
+        {file.role.value_or(Role::whole), file.path, labels_for(file, files), file.extents[0], is_gray(file)});
     names.push_back(printable(file.name));
   }
   if (halves.size() == 1) halves[0].role = Role::whole;
@@ -100,23 +121,21 @@ std::vector<IdxHalf> pair_idx_files(std::vector<std::string> paths) {
 }
 
 IdxHalf with_labels_beside(const std::string& images) {
-  IdxHalf half{.role = Role::whole, .images = images, .labels = "", .count = idx_extents(images)[0]};
-  const fs::path path(images);
-  const auto file = look_at(images);
+  const std::optional<File> file = look_at(images);
+  if (!file || !holds_images(*file)) idx(images);  // says what is wrong with it
+  const fs::path folder = fs::path(images).parent_path();
   std::vector<std::string> paths;
   std::error_code error;
-  const fs::path folder = path.has_parent_path() ? path.parent_path() : ".";
-  for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
-    const std::string name = at->path().filename().string();
-    const bool is_labels = name.find("label") != std::string::npos || name.find("idx1") != std::string::npos;
-    if (is_labels && at->is_regular_file(error)) paths.push_back((path.parent_path() / name).string());
+  for (fs::directory_iterator at(folder.empty() ? "." : folder, error), end; !error && at != end; at.increment(error)) {
+    const std::string path = (folder / at->path().filename()).string();
+    if (at->is_regular_file(error) && kind_of_content(AT_FDCWD, path).what == FileKind::What::idx)
+      paths.push_back(path);
   }
   std::sort(paths.begin(), paths.end());
   std::vector<File> files;
-  for (const std::string& each : paths)
-    if (auto labels = look_at(each)) files.push_back(std::move(*labels));
-  if (file) half.labels = labels_for(*file, files);
-  return half;
+  for (const std::string& path : paths)
+    if (auto other = look_at(path)) files.push_back(std::move(*other));
+  return {Role::whole, images, labels_for(*file, files), file->extents[0], is_gray(*file)};
 }
 
 Source open_idx(const IdxHalf& half, const OpenOptions& options) {
@@ -159,7 +178,7 @@ LabelledSet labelled_idx(const std::string& name, const std::vector<IdxHalf>& ha
     };
     set.parts.push_back(
         {half.role, half.role == Role::whole ? "" : printable(fs::path(half.images).filename().string()), open});
-    if (idx_extents(half.images).size() == 3 && options.channels == 3) set.rest = "gray images as three equal channels";
+    if (half.gray && options.channels == 3) set.rest = "gray images as three equal channels";
   }
   return set;
 }

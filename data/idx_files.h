@@ -20,14 +20,16 @@ struct IdxHalf {
   Role role = Role::whole;
   std::string images, labels;  ///< paths; no labels: empty
   int64_t count = 0;
+  bool gray = true;
 };
 
 /// Pairs IDX files, whatever their names: images have three extents or four, labels one, and there are as many of each.
-/// Names tell what is to train with (train) and what to test with (test, t10k, val); where they do not, the larger file
-/// is to train with. A compressed file beside its plain twin is passed over. None, if there are no images.
-/// Throws saccade::Error when there are several sets of images for one use.
-std::vector<IdxHalf> pair_idx_files(std::vector<std::string> paths);
-/// An IDX file of images, with the labels that lie beside it if their names say so.
+/// Names of files, or of their folders, tell what is to train with (train) and what to test with (test, t10k, val);
+/// where they do not, the larger file is to train with. A compressed file beside its plain twin is passed over. None,
+/// if there are no images, or no more than `others`, which lie beside them in files of their own. Throws saccade::Error
+/// when there are several sets of images for one use.
+std::vector<IdxHalf> pair_idx_files(std::vector<std::string> paths, int64_t others = 0);
+/// An IDX file of images, with the labels that lie beside it: as many, of a name that fits.
 IdxHalf with_labels_beside(const std::string& images);
 
 Source open_idx(const IdxHalf& half, const OpenOptions& options);

@@ -28,15 +28,17 @@ bool is_folder(const std::string& path) {
   return fs::is_directory(status);
 }
 
-/// The IDX files of a listing, if they are what its folder is about.
-std::vector<IdxHalf> idx_halves(const Listing& listing) {
+/// The IDX files of a listing, if they are what its folder is about; the images beside them are then passed over.
+std::vector<IdxHalf> idx_halves(Listing& listing) {
   std::vector<std::string> paths;
-  for (const Listing::File& file : listing.idx_files) {
-    const bool by_name = file.name.find("ubyte") != std::string::npos || file.name.find("idx") != std::string::npos;
-    if (listing.images.empty() || by_name) paths.push_back(listing.path_of(file));
+  for (const Listing::File& file : listing.idx_files) paths.push_back(listing.path_of(file));
+  std::vector<IdxHalf> halves = pair_idx_files(paths, std::ssize(listing.images));
+  if (!halves.empty()) {
+    for (const Listing::File& file : listing.images)
+      listing.passed_over.add(listing.kinds[static_cast<size_t>(file.kind)]);
+  } else if (listing.images.empty() && !paths.empty()) {
+    idx(paths.front());  // says what is wrong with it
   }
-  std::vector<IdxHalf> halves = pair_idx_files(paths);
-  if (halves.empty() && listing.images.empty() && !paths.empty()) idx(paths.front());  // says what is wrong with it
   return halves;
 }
 
@@ -63,7 +65,11 @@ OpenAs kind_of(const std::string& path) {
 Source open_images(const std::string& path, const OpenOptions& options) {
   if (is_folder(path)) {
     Listing listing = list_tree(path);
-    if (const auto halves = idx_halves(listing); !halves.empty()) return open_idx(path, halves, options);
+    if (const auto halves = idx_halves(listing); !halves.empty()) {
+      Source source = open_idx(path, halves, options);
+      if (const std::string rest = words_of_rest(listing); !rest.empty()) source.summary += "; " + rest;
+      return source;
+    }
     return folder_images(std::move(listing), options);
   }
   return kind_of(path) == OpenAs::idx ? open_idx(with_labels_beside(path), options) : table_images(path, options);
@@ -72,7 +78,12 @@ Source open_images(const std::string& path, const OpenOptions& options) {
 LabelledSet labelled_set(const std::string& path, const OpenOptions& options) {
   if (is_folder(path)) {
     Listing listing = list_tree(path);
-    if (const auto halves = idx_halves(listing); !halves.empty()) return labelled_idx(path, halves, options);
+    if (const auto halves = idx_halves(listing); !halves.empty()) {
+      LabelledSet set = labelled_idx(path, halves, options);
+      if (const std::string rest = words_of_rest(listing); !rest.empty())
+        set.rest += (set.rest.empty() ? "" : "; ") + rest;
+      return set;
+    }
     return labelled_folder(std::move(listing), options);
   }
   return kind_of(path) == OpenAs::idx ? labelled_idx(path, {with_labels_beside(path)}, options)

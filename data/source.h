@@ -46,8 +46,8 @@ struct OpenOptions {
 /// Throws saccade::Error when the folder is missing, is no folder, cannot be listed, or holds no image.
 Source folder(const std::string& path, const OpenOptions& options = {});
 
-/// An IDX file of unsigned bytes (the format of MNIST), plain or gzipped, wholly in memory: (N, H, W) is gray,
-/// (N, H, W, 3) colour. `labels_path`, if given: an IDX file of N bytes, the classes.
+/// An IDX file of unsigned bytes (the format of MNIST), plain or gzipped, wholly in memory: (N, H, W) and
+/// (N, H, W, 1) are gray, (N, H, W, 3) colour. `labels_path`, if given: an IDX file of N bytes, the classes.
 /// Throws saccade::Error unless the headers are right and the files exactly as long as they say.
 Source idx(const std::string& images_path, const std::string& labels_path = "");
 
