@@ -63,6 +63,9 @@ void decode(std::span<const uint8_t> bytes, const DecodeOptions& options, Image&
     case Format::pnm:
       formats::decode_pnm(bytes, options, out);
       break;
+    case Format::gif:
+      formats::decode_gif(bytes, options, out);
+      break;
     default:
       throw Error(advice_on(format));
   }

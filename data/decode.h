@@ -82,10 +82,10 @@ inline constexpr size_t kFormatBytes = 32;
 /// The format, told from the first kFormatBytes bytes: the name of the file plays no part.
 Format detect_format(std::span<const uint8_t> bytes);
 
-/// Decodes a JPEG (baseline, progressive, gray, YCbCr, CMYK), PNG (every colour type and depth; alpha is dropped), WebP
-/// (a still; alpha is dropped), BMP (of 1 to 32 bits, masks and run lengths included; alpha is dropped) or PNM (P1 to
-/// P6). 16-bit samples become 8-bit. Colours are taken as they are stored: no gamma or profile is applied, as Pillow's
-/// convert("RGB") does.
+/// Decodes a JPEG (baseline, progressive, gray, YCbCr, CMYK), PNG (every colour type and depth), WebP, GIF (of both the
+/// first frame), BMP (of 1 to 32 bits, masks and run lengths included) or PNM (P1 to P6), and turns it upright as EXIF
+/// data of JPEG, PNG and WebP say. Alpha is dropped, 16-bit samples become 8-bit. Colours are taken as they are stored:
+/// no gamma or profile is applied, as Pillow's convert("RGB") does.
 ///
 /// Throws saccade::Error with the reason for a file that is corrupt, truncated, of no known format, or over a limit.
 /// @param out  its memory is reused

@@ -6,7 +6,7 @@
 #include <span>
 
 /// One decoder a format, all behind decode(). Each checks the limits before it allocates, returns 1 or 3 channels as
-/// the file has them, and throws saccade::Error.
+/// the file has them, upright if options.exif asks for it, and throws saccade::Error.
 namespace saccade::data::formats {
 
 void decode_jpeg(std::span<const uint8_t> bytes, const DecodeOptions& options, Image& out);
@@ -14,6 +14,7 @@ void decode_png(std::span<const uint8_t> bytes, const DecodeOptions& options, Im
 void decode_webp(std::span<const uint8_t> bytes, const DecodeOptions& options, Image& out);
 void decode_bmp(std::span<const uint8_t> bytes, const DecodeOptions& options, Image& out);
 void decode_pnm(std::span<const uint8_t> bytes, const DecodeOptions& options, Image& out);
+void decode_gif(std::span<const uint8_t> bytes, const DecodeOptions& options, Image& out);
 
 /// Throws unless 0 < width, 0 < height and width * height <= limits.max_pixels.
 void check_size(const char* format, int64_t width, int64_t height, const DecodeLimits& limits);

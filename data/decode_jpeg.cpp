@@ -3,13 +3,17 @@
 #include <jerror.h>
 #include <jpeglib.h>
 #include <saccade/data/decode_formats.h>
+#include <saccade/data/exif.h>
 #include <saccade/kernels/error.h>
 
 #include <csetjmp>
 #include <cstdio>
+#include <string_view>
 
 namespace saccade::data::formats {
 namespace {
+
+constexpr int kApp1 = JPEG_APP0 + 1;
 
 /// libjpeg reports errors by a callback that must not return: it jumps back to where setjmp was called. The jump passes
 /// over C frames only; everything with a destructor lives outside the function that calls setjmp.
@@ -82,6 +86,16 @@ bool read_rows(Reader& reader, uint8_t* pixels, size_t stride) {
   return true;
 }
 
+/// Of the first marker with EXIF data.
+int orientation_of(const jpeg_decompress_struct& info) {
+  constexpr std::string_view kExif("Exif\0\0", 6);
+  for (jpeg_saved_marker_ptr m = info.marker_list; m; m = m->next) {
+    const std::string_view data(reinterpret_cast<const char*>(m->data), m->data_length);
+    if (m->marker == kApp1 && data.starts_with(kExif)) return exif_orientation({m->data, m->data_length});
+  }
+  return 1;
+}
+
 /// Adobe writes CMYK inverted, and so do all who followed.
 void cmyk_to_rgb(Image& image) {
   const size_t count = static_cast<size_t>(image.height) * image.width;
@@ -110,11 +124,13 @@ void decode_jpeg(std::span<const uint8_t> bytes, const DecodeOptions& options, I
   reader.max_scans = options.limits.max_scans;
   reader.progress.progress_monitor = on_progress;
   info.progress = &reader.progress;
+  if (options.exif) jpeg_save_markers(&info, kApp1, 0xffff);
   const auto check = [&](bool ok) {
     if (!ok) throw Error(fmt::format("JPEG: {}", reader.message));
   };
 
   check(open(reader, bytes));
+  const int orientation = orientation_of(info);  // before the markers are freed
   check_size("JPEG", info.image_width, info.image_height, options.limits);
   // A progressive image keeps its coefficients: 2 bytes each, up to 4 channels, plus room for the rest.
   info.mem->max_memory_to_use = static_cast<long>(int64_t{info.image_width} * info.image_height * 12 + (8 << 20));
@@ -135,6 +151,7 @@ void decode_jpeg(std::span<const uint8_t> bytes, const DecodeOptions& options, I
   out.resize(static_cast<int>(info.output_height), static_cast<int>(info.output_width), channels);
   check(read_rows(reader, out.pixels.data(), static_cast<size_t>(out.width) * channels));
   if (cmyk) cmyk_to_rgb(out);
+  make_upright(out, orientation);
 }
 
 }  // namespace saccade::data::formats

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 #include <png.h>
 #include <saccade/data/decode_formats.h>
+#include <saccade/data/exif.h>
 #include <saccade/kernels/error.h>
 
 #include <csetjmp>
@@ -79,6 +80,17 @@ bool read_end(Reader& reader) {
   return true;
 }
 
+/// Of the eXIf chunk, before the pixels or after them.
+int orientation_of(std::span<const uint8_t> bytes) {
+  for (size_t at = 8; bytes.size() - at >= 12;) {  // length, type, data, checksum
+    const size_t length = png_get_uint_32(bytes.data() + at);
+    if (length > bytes.size() - at - 12) break;
+    if (std::memcmp(bytes.data() + at + 4, "eXIf", 4) == 0) return exif_orientation(bytes.subspan(at + 8, length));
+    at += 12 + length;
+  }
+  return 1;
+}
+
 }  // namespace
 
 void decode_png(std::span<const uint8_t> bytes, const DecodeOptions& options, Image& out) {
@@ -111,6 +123,7 @@ void decode_png(std::span<const uint8_t> bytes, const DecodeOptions& options, Im
   }
   check(read_rows(reader, out, passes));
   check(read_end(reader));
+  if (options.exif) make_upright(out, orientation_of(bytes));
 }
 
 }  // namespace saccade::data::formats

@@ -150,6 +150,7 @@ bool decodable(Format format) {
     case Format::webp:
     case Format::bmp:
     case Format::pnm:
+    case Format::gif:
       return true;
     default:
       return false;
@@ -158,7 +159,7 @@ bool decodable(Format format) {
 
 std::string advice_on(Format format) {
   const Names* names = names_of(format);
-  if (!names) return "the first bytes are those of no known format (JPEG, PNG, WebP, BMP, PBM, PGM or PPM)";
+  if (!names) return "the first bytes are those of no known format (JPEG, PNG, WebP, BMP, GIF, PBM, PGM or PPM)";
   return fmt::format("{}, which is not read: {}", names->what, names->to_do);
 }
 

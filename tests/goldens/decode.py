@@ -3,14 +3,15 @@
 
     pip install pillow && python3 tests/goldens/decode.py
 
-cases.txt has a line per file: name, width, height, CRC-32 of the pixels that Pillow's convert("RGB") gives.
+cases.txt has a line per file: name, width, height, CRC-32 of the pixels that Pillow's exif_transpose() and
+convert("RGB") give; 0 for JPEG, whose decoders differ by a level.
 """
 import io
 import os
 import struct
 import zlib
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "decode")
 os.makedirs(OUT, exist_ok=True)
@@ -20,8 +21,9 @@ cases = []
 def case(name, data):
     with open(os.path.join(OUT, name), "wb") as f:
         f.write(data)
-    image = Image.open(io.BytesIO(data)).convert("RGB")
-    cases.append(f"{name} {image.width} {image.height} {zlib.crc32(image.tobytes())}")
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+    checksum = 0 if name.endswith(".jpg") else zlib.crc32(image.tobytes())
+    cases.append(f"{name} {image.width} {image.height} {checksum}")
 
 
 def scene(width, height):
@@ -110,6 +112,88 @@ rle4 = bytes(
 )
 case("rle4.bmp", bmp(rle4, 9, 5, 4, compression=2, palette=palette[:64]))
 case("rle8_odd_offset.bmp", bmp(b"\0" + bytes([0, 3, 9, 8, 7, 2, 1, 0, 0, 5, 4, 0, 1]), 5, 2, 8, 40, 1, palette, offset=1079))
+
+
+# GIF
+
+
+def saved(image, format, **options):
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def patched(data, at, *values):
+    data = bytearray(data)
+    data[at : at + len(values)] = bytes(values)
+    return bytes(data)
+
+
+colours = scene(33, 21).quantize(60)
+few = scene(21, 30).quantize(5)
+gif = saved(colours, "GIF")
+case("still.gif", gif)
+case("interlaced.gif", saved(colours, "GIF", interlace=1))
+case("interlaced_of_3_rows.gif", saved(colours.crop((0, 0, 20, 3)), "GIF", interlace=1))
+case("few_colours.gif", saved(few, "GIF"))
+case("gray.gif", saved(scene(17, 19).convert("L"), "GIF"))
+case("transparent.gif", saved(few, "GIF", transparency=2))
+case("comment.gif", saved(few, "GIF", comment=b"a comment " * 60))
+frames = [Image.new("P", (30, 20), 3), few.crop((0, 0, 30, 20)), few.resize((30, 20))]
+for frame in frames:
+    frame.putpalette(few.getpalette())
+frames[0].paste(few.crop((0, 0, 12, 9)), (5, 4))
+case("animated.gif", saved(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=50, disposal=2, loop=0))
+case("screen_larger_than_frame.gif", patched(gif, 6, 50, 0, 40, 0))
+case("screen_smaller_than_frame.gif", patched(gif, 6, 9, 0, 5, 0))
+transparent = saved(few, "GIF", transparency=2)
+case("transparent_on_larger_screen.gif", patched(transparent, 6, 50, 0, 40, 0))
+at = gif.index(b",\0\0\0\0")
+case("frame_apart_from_the_corner.gif", patched(patched(gif, 6, 60, 0, 50, 0), at + 1, 7, 0, 11, 0))
+table = 3 << (gif[10] & 7) + 1
+case("no_colour_map.gif", patched(gif, 10, 0)[:13] + gif[13 + table :])
+local = gif[: at + 9] + bytes([gif[at + 9] | 0x80 | gif[10] & 7]) + gif[13 : 13 + table] + gif[at + 10 :]
+case("local_colour_map.gif", patched(local, 10, 0)[:13] + local[13 + table :])
+case("both_colour_maps.gif", patched(local, 13, *(i % 256 for i in range(table))))
+short = 3 << 4
+case("colours_beyond_the_map.gif", patched(gif, 10, 0x83)[: 13 + short] + gif[13 + table :])
+case("no_trailer.gif", gif[:-1])
+
+# WebP: animations, whose first frame need not be all of the canvas
+
+small = scene(24, 18)
+other = scene(24, 18).transpose(Image.Transpose.ROTATE_180)
+case("animated.webp", saved(small, "WEBP", save_all=True, append_images=[other], duration=40, lossless=True))
+part = Image.new("RGBA", (24, 18), (9, 8, 7, 0))
+part.paste(small.crop((0, 0, 9, 7)), (6, 4))
+case("animated_part.webp", saved(part, "WEBP", save_all=True, append_images=[other], duration=40, lossless=True, minimize_size=True))
+
+# EXIF orientations
+
+
+def exif(orientation, order="<", entries=(), type=3):
+    fields = [*entries, struct.pack(order + "HHI", 0x112, type, 1) + struct.pack(order + ("HH" if type == 3 else "I"), *([orientation, 0] if type == 3 else [orientation]))]
+    fields.append(struct.pack(order + "HHII", 0x8769, 4, 1, 26 + 12 * len(fields)))
+    start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8)
+    return start + struct.pack(order + "H", len(fields)) + b"".join(fields) + b"\0\0\0\0" + b"\0\0\0\0\0\0"
+
+
+photo = scene(45, 34)
+smooth = photo.resize((9, 7), Image.Resampling.BOX).resize((45, 34), Image.Resampling.BICUBIC)
+for orientation in range(1, 9):
+    order = "<>"[orientation % 2]
+    data = exif(orientation, order, [struct.pack(order + "HHII", 0x100, 4, 1, 45)])
+    case(f"exif{orientation}.png", saved(smooth, "PNG", exif=data))
+    case(f"exif{orientation}.webp", saved(smooth, "WEBP", exif=data, lossless=True))
+    case(f"exif{orientation}.jpg", saved(smooth, "JPEG", exif=b"Exif\0\0" + data, quality=90))
+case("exif_gray.png", saved(photo.convert("L"), "PNG", exif=exif(6)))
+case("exif_long.png", saved(photo, "PNG", exif=exif(8, ">", type=4)))
+case("exif_9.png", saved(photo, "PNG", exif=exif(9)))
+png = saved(photo, "PNG", exif=exif(5))
+at = png.index(b"eXIf") - 4
+end = at + 12 + struct.unpack(">I", png[at : at + 4])[0]
+case("exif_after_pixels.png", png[:at] + png[end:-12] + png[at:end] + png[-12:])
+case("exif_animated.webp", saved(small, "WEBP", save_all=True, append_images=[other], duration=40, lossless=True, exif=exif(6)))
 
 with open(os.path.join(OUT, "cases.txt"), "w") as f:
     f.write("\n".join(cases) + "\n")
