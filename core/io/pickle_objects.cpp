@@ -247,6 +247,16 @@ Value dictionary(Pickle& pickle, const Arguments& arguments, size_t first) {
   return result;
 }
 
+/// A defaultdict's first argument makes values for keys that are not there. It is never called; a type of Python's is
+/// what it should be all the same.
+void check_factory(const Arguments& arguments) {
+  if (arguments.size() == 0 || arguments.at(0).kind == Kind::none) return;
+  const std::string_view name = arguments.at(0, Kind::name).text();
+  const std::string factory = today(name);
+  if (!rule_for(name) && factory != "builtins.int" && factory != "builtins.float" && factory != "builtins.str")
+    refuse(name, false);
+}
+
 Value sequence(Pickle& pickle, const Arguments& arguments, Kind kind) {
   return pickle.container(kind, arguments.size() == 0 ? std::span<const Value>{} : arguments.sequence(0));
 }
@@ -434,7 +444,8 @@ Value make_pickled_object(Pickle& pickle, std::string_view name, std::span<const
     case Make::dictionary:
       return dictionary(pickle, arguments, 0);
     case Make::default_dictionary:
-      return dictionary(pickle, arguments, 1);  // the first makes values, and is never called
+      check_factory(arguments);
+      return dictionary(pickle, arguments, 1);
     case Make::record: {
       const Value result = dictionary(pickle, arguments, 0);
       result.items->record = true;

@@ -86,14 +86,17 @@ class Taker {
     walk(root, name, 0);
   }
   WeightFile result() {
+    if (file_.tensors.empty() && file_.metadata.empty()) throw Error("it holds no tensor, nor numbers or texts");
     file_.words = casts_.words();
     return std::move(file_);
   }
 
  private:
-  /// What one dictionary holds may be reached on many ways, so the ways are counted and not the dictionaries.
+  /// What one dictionary holds may be reached on many ways, so the ways are counted and not the dictionaries. Numbers
+  /// and texts of long lists are passed over.
   void walk(const Value& value, std::string& name, int depth) {
-    budget_.charge(sizeof(Value));
+    constexpr uint64_t cost = 64;
+    budget_.charge(cost + (value.has_items() ? value.items->values.size() : 0));
     if (depth > kDeepest) throw Error(fmt::format("it nests more than {} deep, or holds itself", kDeepest));
     if (value.kind == Kind::tensor) return take_tensor(name, *value.tensor);
     if (!name.empty())
@@ -103,6 +106,7 @@ class Taker {
     const bool keyed = value.kind == Kind::dictionary;
     const size_t length = name.size();
     for (size_t i = 0; i < values.size(); i += keyed ? 2 : 1) {
+      if (!keyed && values.size() > kLongestList && !values[i].has_items() && values[i].kind != Kind::tensor) continue;
       if (!name.empty()) name += '.';
       name += keyed ? key_text(values[i]) : fmt::format("{}", i);
       walk(values[keyed ? i + 1 : i], name, depth + 1);
