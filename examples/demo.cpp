@@ -67,6 +67,7 @@ struct Photos {
 
 int run(CLI::App& app, Recipe& r) {
   const Device device = r.machine.apply();
+  program::check_run_folder(r.run, r.data);
   const data::Source source = data::fashion_mnist(r.data), test_source = data::fashion_mnist(r.data, false);
   r.views.crops = data::parse_crops(r.crops);
   r.views.contrast = r.views.brightness;

@@ -5,13 +5,14 @@
 #include <cmath>
 
 #include "images.h"
+#include "outputs.h"
 #include "weights.h"
 
 using namespace saccade;
 
 struct Settings {
   std::string data, out;
-  bool unit = false;
+  bool unit = false, overwrite = false;
   program::Weights weights;
   program::ImageFlags images;
   program::Machine machine;
@@ -27,6 +28,7 @@ struct Settings {
                    "each row: row, path, class")
         ->required()
         ->group("Images");
+    app.add_flag("--overwrite", overwrite, "Replace files that exist")->configurable(false)->group("Images");
     app.add_flag("--unit", unit, "Scale each row to length 1, so that products of rows are cosines")->group("Images");
     machine.flags(app);
     app.set_config("--config", "", "Read flags from this TOML file; those given here win");
@@ -59,6 +61,8 @@ int embed(CLI::App& app, Settings& s) {
   const std::filesystem::path out = s.out;
   if (out.extension() != ".npy" && out.extension() != ".safetensors")
     throw Error(fmt::format("--out {}: expected a name that ends in .npy or .safetensors", s.out));
+  const std::filesystem::path table = std::filesystem::path(out).replace_extension(".csv");
+  for (const auto& file : {out, table}) program::check_output("--out", file, s.overwrite, {s.data, s.weights.path});
   s.weights.load(app);
   const data::Source source = data::open_images(s.data, s.images.options(program::channels_of(s.weights.info.trunk)));
   fmt::print("{}\n", source.summary);
@@ -66,7 +70,6 @@ int embed(CLI::App& app, Settings& s) {
   if (s.unit) scale_to_unit_length(found.rows);
 
   // The table is on the disk, under its temporary name, before the matrix appears.
-  const std::filesystem::path table = std::filesystem::path(out).replace_extension(".csv");
   io::AtomicFile csv(table);
   csv.write("row,path,class\n");
   for (size_t row = 0; row < found.indices.size(); ++row) {

@@ -9,6 +9,7 @@
 #include <saccade/saccade.h>
 
 #include "memory_budget.h"
+#include "outputs.h"
 #include "program.h"
 #include "run_settings.h"
 #include "weights.h"
@@ -19,6 +20,7 @@ struct Settings {
   std::string trunk = "y_400mf", crops = "2x96+4x48", precision = "f32", momentum = "f32", optimizer = "larc", budget,
               device, calibration = program::calibration_cache().string(), html, shard = "none";
   int batch = 128, workers = 0, threads = 0, ranks = 1;
+  bool overwrite = false;
   ssl::SwAVOptions swav;
   ssl::StepOptions step;
 
@@ -55,6 +57,7 @@ struct Settings {
     add(group, "--shard", shard, "none, zero2 (gradients, optimiser) or zero3 (parameters too): an estimate")
         ->check(CLI::IsMember({"none", "zero2", "zero3"}));
     add("Result", "--html", html, "Page with memory over the step and the plan under it");
+    app.add_flag("--overwrite", overwrite, "Replace a page that exists")->configurable(false)->group("Result");
   }
 
   ssl::StepSpec spec(CLI::App& app) {
@@ -128,6 +131,7 @@ std::vector<std::string> what_helps(const Settings& settings, const ssl::StepSpe
 
 int make_plan(CLI::App& app, Settings& s) {
   if (s.threads > 0) omp_set_num_threads(s.threads);
+  if (!s.html.empty()) program::check_output("--html", s.html, s.overwrite);
   const ssl::StepSpec spec = s.spec(app);
   ssl::check(spec.options);
   int64_t budget = s.budget.empty() ? 0 : parse_bytes(s.budget), outside = 0;
@@ -152,7 +156,8 @@ int make_plan(CLI::App& app, Settings& s) {
   ssl::Planner planner(spec, *time);
   ssl::StepPlan eager = planner.keep_all(Keep::eager), lean = planner.keep_all(Keep::lean);
   if (measured != nullptr) {
-    measured->save();
+    if (!measured->save() && app.get_option("--calibration")->count() > 0)
+      throw Error(fmt::format("--calibration {}: cannot be written, or holds something else", s.calibration));
     measured->release();
     outside = ssl::process_overhead();
   }

@@ -119,6 +119,7 @@ const std::set<std::string> kMayDiffer{"run",      "checkpoint-every", "keep",  
 int pretrain(CLI::App& app, Settings& s) {
   const Device device = s.machine.apply();
   const nn::Names names = nn::names_of(s.names);
+  program::check_run_folder(s.run, s.data);
   const bool plain_name = !s.trunk.starts_with("resnet") && s.trunk.find("in=") == std::string::npos;
   const data::Source source =
       data::open_images(s.data, s.images.options(plain_name ? 0 : program::channels_of(s.trunk)));

@@ -76,10 +76,25 @@ inline void check_same_settings(const CLI::App& app, const std::filesystem::path
                     stored_path.parent_path().string(), differences));
 }
 
+/// Throws Error, before anything is done, when a run may not be written to a folder.
+/// @param data  where its images lie
+inline void check_run_folder(const std::string& run, const std::string& data) {
+  std::error_code none;
+  if (std::filesystem::equivalent(run, data, none))
+    throw Error(fmt::format("--run and --data are the same folder, {}: a run's files need one of their own", run));
+  ssl::RunFolder::check(run);
+}
+
 /// Makes a run's folder ready: emptied if the run starts over, else with the settings that it has; they are stored.
 inline void prepare(const CLI::App& app, ssl::RunFolder& folder, bool fresh, const std::set<std::string>& may_differ) {
   if (fresh) folder.clear();
-  if (ssl::RunFolder::holds_checkpoint(folder.path())) check_same_settings(app, folder.config(), may_differ);
+  if (ssl::RunFolder::holds_checkpoint(folder.path()))
+    check_same_settings(app, folder.config(), may_differ);
+  else if (std::filesystem::exists(folder.trunk()))
+    throw Error(fmt::format(
+        "{} holds a trained network without the checkpoints of its training, which would begin anew and replace it: "
+        "take another folder, or start over with --fresh.",
+        folder.path().string()));
   io::write_file_atomically(folder.config(), app.config_to_str(true, true));
 }
 

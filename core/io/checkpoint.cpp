@@ -52,20 +52,10 @@ json manifest_of(const Metadata& metadata) {
   return parsed;
 }
 
-bool is_ours(const fs::path& path) {
-  try {
-    if (!fs::is_regular_file(fs::symlink_status(path))) return false;
-    manifest_of(read_safetensors_header(path).metadata);
-    return true;
-  } catch (const std::exception&) {
-    return false;  // whatever it is, it is not for us to remove
-  }
-}
-
 std::vector<std::string> prune(const fs::path& folder, int64_t newest, int keep_last) {
   std::vector<std::string> warnings;
   std::vector<int64_t> steps = checkpoint_steps(folder);
-  std::erase_if(steps, [&](int64_t step) { return step >= newest || !is_ours(path_of(folder, step)); });
+  std::erase_if(steps, [&](int64_t step) { return step >= newest || !is_checkpoint(path_of(folder, step)); });
   for (size_t i = 0; i + static_cast<size_t>(keep_last) - 1 < steps.size(); ++i) {
     std::error_code error;
     if (!fs::remove(path_of(folder, steps[i]), error) && error)
@@ -118,6 +108,16 @@ Checkpoint load_checkpoint(const fs::path& path) try {
   throw;  // says nothing about the file
 } catch (const std::exception& error) {
   throw Error(fmt::format("the checkpoint {} cannot be used: {}", path.string(), error.what()));
+}
+
+bool is_checkpoint(const fs::path& path) {
+  try {
+    if (!fs::is_regular_file(fs::symlink_status(path))) return false;
+    manifest_of(read_safetensors_header(path).metadata);
+    return true;
+  } catch (const std::exception&) {
+    return false;  // whatever it is
+  }
 }
 
 std::vector<int64_t> checkpoint_steps(const fs::path& folder) {

@@ -41,6 +41,9 @@ SavedCheckpoint save_checkpoint(const std::filesystem::path& folder, int64_t ste
 /// written.
 Checkpoint load_checkpoint(const std::filesystem::path& path);
 
+/// Whether the file's header holds a manifest of ours; its tensors are not looked at.
+bool is_checkpoint(const std::filesystem::path& path);
+
 /// The steps that have a file in the folder, lowest first; none when there is no such folder. Does not open them.
 std::vector<int64_t> checkpoint_steps(const std::filesystem::path& folder);
 

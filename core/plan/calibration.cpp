@@ -62,6 +62,7 @@ struct Calibration::Impl {
     if (options.cache.empty()) return;
     std::ifstream file(options.cache);
     const auto json = nlohmann::json::parse(file, nullptr, false);  // no file: discarded
+    of_others = file.is_open() && !(json.is_object() && json.contains("machine"));
     if (!json.is_object() || json.value("machine", "") != machine || !json.contains("seconds")) return;
     for (const auto& [key, value] : json["seconds"].items())
       if (value.is_number()) known.emplace(key, value.get<double>());
@@ -82,6 +83,7 @@ struct Calibration::Impl {
   CalibrationOptions options;
   CallTimer timer;
   std::string machine;
+  bool of_others = false;               // the file holds something else, and is left
   std::map<std::string, double> known;  // seconds
   int64_t measurements = 0;
   double measuring = 0;
@@ -106,6 +108,7 @@ double Calibration::seconds(const Call& call) {
 
 bool Calibration::save() {
   if (impl_->options.cache.empty() || impl_->measurements == 0) return true;
+  if (impl_->of_others) return false;
   nlohmann::json json;
   json["machine"] = impl_->machine;
   json["seconds"] = impl_->known;

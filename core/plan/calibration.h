@@ -26,7 +26,7 @@ class Calibration final : public TimeModel {
 
   double seconds(const kernels::Call& call) override;
   /// Writes the cache, if there is a path and something new, and makes its folder. False when that cannot be done (no
-  /// room, no permission, another process at it): the next process then measures again.
+  /// room, no permission, another process at it, a file of others): the next process then measures again.
   bool save();
   /// Gives the scratch memory back until the next measurement.
   void release();

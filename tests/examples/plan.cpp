@@ -51,6 +51,9 @@ TEST(PlanProgram, MeasuresThisMachineOnce) {
   EXPECT_THAT(times, AllOf(HasSubstr("conv_backward_weight bf16"), HasSubstr("larc f32")));
   EXPECT_EQ(plan(flags).status, 0);
   EXPECT_EQ(content_of(folder / "times.json"), times);
+  put(folder / "mine.json", "[1, 2]");
+  EXPECT_THAT(plan({"--calibration", (folder / "mine.json").string()}).err, HasSubstr("mine.json: cannot be written"));
+  EXPECT_EQ(content_of(folder / "mine.json"), "[1, 2]");
 }
 
 TEST(PlanProgram, ShardedStatesLieElsewhere) {

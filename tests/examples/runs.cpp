@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 #include <saccade/core/io/checkpoint.h>
 
+#include <map>
+
 #include "programs.h"
 
 /// @file
@@ -69,6 +71,80 @@ TEST_F(Runs, ThatAnEarlierVersionStartedGoOn) {
   const Outcome rest = go_on();
   EXPECT_EQ(rest.status, 0) << rest.err;
   EXPECT_NE(rest.out.find("Going on from 3 of 6 iterations"), std::string::npos) << rest.out;
+}
+
+TEST_F(Runs, AreNotWrittenWhereOtherThingsLie) {
+  const std::string photos = data();
+  fs::create_directory(run_folder);
+  put(run_folder / "config.toml", "mine\n");
+  put(run_folder / "report.html", "mine\n");
+  for (const std::string flag : {"--seed=1", "--fresh"}) {
+    const Outcome refused = run("pretrain", training(photos, {flag}));
+    EXPECT_EQ(refused.status, 1);
+    EXPECT_NE(refused.err.find("not the folder of a run"), std::string::npos) << refused.err;
+    EXPECT_EQ(content_of(run_folder / "config.toml") + content_of(run_folder / "report.html"), "mine\nmine\n");
+    EXPECT_EQ(std::distance(fs::directory_iterator(run_folder), fs::directory_iterator()), 2);
+  }
+  auto flags = training(photos);
+  flags[3] = photos + "/.";
+  const Outcome refused = run("pretrain", flags);
+  EXPECT_EQ(refused.status, 1);
+  EXPECT_NE(refused.err.find("--run and --data are the same folder"), std::string::npos) << refused.err;
+}
+
+TEST_F(Runs, AFinishedOneWithoutItsCheckpointsIsNotReplaced) {
+  ASSERT_EQ(run("pretrain", training(data())).status, 0);
+  fs::remove_all(run_folder / "checkpoints");
+  const std::string trunk = content_of(run_folder / "trunk.safetensors");
+  const Outcome refused = run("pretrain", training(data(), {"--seed", "1"}));
+  EXPECT_EQ(refused.status, 1);
+  EXPECT_NE(refused.err.find("without the checkpoints"), std::string::npos) << refused.err;
+  EXPECT_TRUE(content_of(run_folder / "trunk.safetensors") == trunk);
+  EXPECT_EQ(run("pretrain", training(data(), {"--seed", "1", "--fresh"})).status, 0);
+  EXPECT_FALSE(content_of(run_folder / "trunk.safetensors") == trunk);
+}
+
+TEST_F(Runs, OutputsAreLookedAtBeforeTheWorkAndOnlyReplacedWhenThatIsAskedFor) {
+  ASSERT_EQ(run("pretrain", training(data())).status, 0);
+  fs::create_directory(folder / "folder.npy");
+  fs::create_directory(folder / "sub");
+  put(folder / "a.csv", "id,label\n");
+  put(folder / "b.npy", "mine");
+  fs::create_symlink(folder / "nowhere", folder / "link.npy");
+  const auto embed = [&](const std::string& out, const std::vector<std::string>& more = {}) {
+    std::vector<std::string> flags{"--weights", run_folder.string(),    "--data", data(),
+                                   "--out",     (folder / out).string()};
+    flags.insert(flags.end(), more.begin(), more.end());
+    return run("embed", flags);
+  };
+  const auto before = folder.names();
+  for (const auto& [out, words] : std::map<std::string, std::string>{{"a.npy", "a.csv: exists already"},
+                                                                     {"b.npy", "b.npy: exists already"},
+                                                                     {"link.npy", "link.npy: exists already"},
+                                                                     {"none/c.npy", "its folder does not exist"},
+                                                                     {"a.csv/c.npy", "its folder is not a folder"},
+                                                                     {"folder.npy", "is a folder"}}) {
+    const Outcome refused = embed(out);
+    EXPECT_EQ(refused.status, 1);
+    EXPECT_NE(refused.err.find(words), std::string::npos) << refused.err;
+    EXPECT_EQ(refused.out, "") << "said before the work";
+    EXPECT_EQ(folder.names(), before);
+  }
+  EXPECT_EQ(content_of(folder / "a.csv") + content_of(folder / "b.npy"), "id,label\nmine");
+  ASSERT_EQ(embed("a.npy", {"--overwrite"}).status, 0);
+  EXPECT_TRUE(content_of(folder / "a.csv").starts_with("row,path,class\n"));
+  const std::string trunk = (run_folder / "trunk.safetensors").string();
+  const Outcome input = run("embed", {"--weights", trunk, "--data", data(), "--out", trunk, "--overwrite"});
+  EXPECT_NE(input.err.find("is what is read"), std::string::npos) << input.err;
+
+  put(folder / "plan.html", "mine");
+  std::vector<std::string> plan{
+      "--trunk", "y:d=2,w0=8,wa=8,wm=2,g=8",     "--crops", "2x24", "--batch", "4", "--device", "v100-32gb",
+      "--html",  (folder / "plan.html").string()};
+  EXPECT_NE(run("plan", plan).err.find("plan.html: exists already"), std::string::npos);
+  EXPECT_EQ(content_of(folder / "plan.html"), "mine");
+  plan.emplace_back("--overwrite");
+  EXPECT_EQ(run("plan", plan).status, 0);
 }
 
 }  // namespace
