@@ -65,33 +65,7 @@ bool is_old_pickle(const ByteSource& source) {
   }
 }
 
-constexpr int kDeepest = 4;
-
-/// Which tensor is in which file, as Hugging Face's .index.json files say.
-std::map<std::string, std::string> weight_map(const ByteSource& source) {
-  constexpr uint64_t largest = 4 << 20;
-  if (source.size() > largest)
-    throw Error(fmt::format("it is too large for an index: {} bytes, at most {} are allowed", source.size(), largest));
-  const auto shallow = [](int depth, json::parse_event_t, json&) {
-    if (depth > kDeepest) throw Error(fmt::format("it nests more than {} deep, which no index does", kDeepest));
-    return true;
-  };
-  const std::string text = source.text(0, static_cast<size_t>(source.size()));
-  if (!json::accept(text)) throw Error("it is not valid JSON");
-  const json index = json::parse(text, shallow);
-  const auto map = index.is_object() ? index.find("weight_map") : index.end();
-  if (map == index.end() || !map->is_object() || map->empty())
-    throw Error("it has no \"weight_map\", which says where each tensor is");
-  std::map<std::string, std::string> result;
-  for (const auto& [tensor, file] : map->items()) {
-    const std::string name = file.is_string() ? file.get<std::string>() : "";
-    if (name.empty() || name == "." || name == ".." || name.find_first_of(std::string_view("/\\\0", 3)) != name.npos)
-      throw Error(fmt::format("it says that tensor {} is in {}, which is no file beside it", in_quotes(tensor),
-                              in_quotes(file.dump(-1, ' ', true, json::error_handler_t::replace))));
-    result[tensor] = name;
-  }
-  return result;
-}
+constexpr int kDeepest = 4;  // an index nests two deep
 
 /// Opens a file and says its name should reading it go wrong.
 template <class Read>
@@ -109,7 +83,7 @@ WeightFile read_one(const fs::path& path) {
 }
 
 WeightFile read_shards(const fs::path& index) {
-  const std::map<std::string, std::string> map = naming(index, weight_map);
+  const std::map<std::string, std::string> map = naming(index, read_weight_index);
   const fs::path folder = index.parent_path();
   std::set<std::string> shards;
   for (const auto& [tensor, file] : map) shards.insert(file);
@@ -160,6 +134,31 @@ WeightFile read_weights(const ByteSource& source, const fs::path& path) {
   throw Error(
       "it is neither safetensors nor what PyTorch saves (.pth, .pt, .bin), nor any other format known here: in Python, "
       "torch.save(state_dict, \"weights.pth\") writes what is taken");
+}
+
+std::map<std::string, std::string> read_weight_index(const ByteSource& source) {
+  constexpr uint64_t largest = 4 << 20;
+  if (source.size() > largest)
+    throw Error(fmt::format("it is too large for an index: {} bytes, at most {} are allowed", source.size(), largest));
+  const auto shallow = [](int depth, json::parse_event_t, json&) {
+    if (depth > kDeepest) throw Error(fmt::format("it nests more than {} deep, which no index does", kDeepest));
+    return true;
+  };
+  const std::string text = source.text(0, static_cast<size_t>(source.size()));
+  if (!json::accept(text)) throw Error("it is not valid JSON");
+  const json index = json::parse(text, shallow);
+  const auto map = index.is_object() ? index.find("weight_map") : index.end();
+  if (map == index.end() || !map->is_object() || map->empty())
+    throw Error("it has no \"weight_map\", which says where each tensor is");
+  std::map<std::string, std::string> result;
+  for (const auto& [tensor, file] : map->items()) {
+    const std::string name = file.is_string() ? file.get<std::string>() : "";
+    if (name.empty() || name == "." || name == ".." || name.find_first_of(std::string_view("/\\\0", 3)) != name.npos)
+      throw Error(fmt::format("it says that tensor {} is in {}, which is no file beside it", in_quotes(tensor),
+                              in_quotes(file.dump(-1, ' ', true, json::error_handler_t::replace))));
+    result[tensor] = name;
+  }
+  return result;
 }
 
 WeightFile load_weights(const fs::path& path) {

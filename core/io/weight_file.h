@@ -4,6 +4,7 @@
 #include <saccade/core/io/safetensors.h>
 
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -37,5 +38,9 @@ WeightFile load_weights(const std::filesystem::path& path);
 /// One file's bytes. Errors do not name it; of the path, which need not exist, the extension tells apart what has no
 /// first bytes of its own. Takes at most 64 MiB and 4 times the bytes' number of memory.
 WeightFile read_weights(const ByteSource& source, const std::filesystem::path& path);
+
+/// Which tensor is in which file beside it, as Hugging Face's .index.json files say. Throws Error, without the file's
+/// name, for what is no index and for files that are not beside it.
+std::map<std::string, std::string> read_weight_index(const ByteSource& source);
 
 }  // namespace saccade::io
