@@ -20,6 +20,7 @@ struct Settings {
   int64_t checkpoint_every = 0, knn_every = 5;
   uint64_t seed = 0;
   float weight_decay = 1e-6f;
+  double max_unreadable = data::LoaderOptions{}.max_unreadable;
   bool fresh = false;
   data::MultiCrop views;
   ssl::SwAVOptions swav;
@@ -47,6 +48,9 @@ struct Settings {
         "Folder of images, all below it count (labels are not used); or IDX files, or a CSV of paths")
         ->required();
     images.flags(app);
+    add(group, "--max-unreadable", max_unreadable,
+        "Share of the images that may be unreadable: the run stops at more, once 100 were tried")
+        ->check(CLI::Range(0., 1.));
     add(group, "--crops", crops, "COUNTxPIXELS[@AREA-AREA] joined by +; the first two crops are those that teach");
     add(group, "--flip", views.flip_p, "Probability of a mirror image");
     add(group, "--jitter", views.jitter_p, "Probability of colour jitter");
@@ -112,9 +116,10 @@ struct Settings {
 };
 
 /// What may differ when a run goes on: nothing of it changes what is learned.
-const std::set<std::string> kMayDiffer{"run",      "checkpoint-every", "keep",           "names",
-                                       "knn-data", "knn-every",        "knn-neighbours", "knn-temperature",
-                                       "device",   "threads",          "workers",        "memory-budget"};
+const std::set<std::string> kMayDiffer{"run",           "checkpoint-every", "keep",           "names",
+                                       "knn-data",      "knn-every",        "knn-neighbours", "knn-temperature",
+                                       "device",        "threads",          "workers",        "memory-budget",
+                                       "max-unreadable"};
 
 int pretrain(CLI::App& app, Settings& s) {
   const Device device = s.machine.apply();
@@ -132,7 +137,11 @@ int pretrain(CLI::App& app, Settings& s) {
   std::copy_n(s.std.begin(), 3, s.views.std.begin());
   const bool bytes = device == Device::cuda;  // a quarter travels to the GPU
   data::Loader loader(source, s.views,
-                      {.batch = s.batch, .workers = s.machine.workers, .seed = s.seed, .bytes = bytes});
+                      {.batch = s.batch,
+                       .workers = s.machine.workers,
+                       .seed = s.seed,
+                       .bytes = bytes,
+                       .max_unreadable = s.max_unreadable});
 
   const int64_t per_epoch = std::max<int64_t>(1, loader.batches_per_epoch() / s.train.accumulate);
   const int64_t iterations = s.train.epochs * loader.batches_per_epoch() / s.train.accumulate;

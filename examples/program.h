@@ -8,6 +8,7 @@
 #include <saccade/core/allocator.h>
 #include <saccade/core/tensor.h>
 #include <saccade/data/printable.h>
+#include <saccade/data/unreadable.h>
 #include <saccade/kernels/cuda_device.h>
 #include <saccade/kernels/rehearsal.h>
 
@@ -32,7 +33,7 @@ inline void complain(const CLI::App& app, std::string what) {
 }
 
 /// A whole program: parses the arguments, then does the work. Wrong flags end with 2, errors with 1, each with a
-/// sentence on stderr; where memory ran out, what fills it is listed below.
+/// sentence on stderr; where memory ran out, what fills it is listed below, and where images cannot be read, why.
 /// @param arguments  without the program's name
 /// @param complete   adds arguments that follow from those given
 inline int run(CLI::App& app, std::vector<std::string> arguments, const std::function<int()>& work,
@@ -50,6 +51,9 @@ inline int run(CLI::App& app, std::vector<std::string> arguments, const std::fun
     }
     return work();
   } catch (const OutOfMemory& error) {
+    complain(app, error.what());
+    fmt::print(stderr, "{}", error.report());
+  } catch (const data::TooManyUnreadable& error) {
     complain(app, error.what());
     fmt::print(stderr, "{}", error.report());
   } catch (const std::bad_alloc&) {

@@ -72,21 +72,35 @@ FitResult Trainer::fit(BatchSource source, const std::filesystem::path& folder) 
     health.iterations_per_epoch = per_epoch;
     monitor_ = std::make_unique<HealthMonitor>(model_.options(), health);
   }
-  const int64_t first = resume(folder, iterations);
+  const int64_t first = resume(source, folder, iterations);
   source.seek(first * accumulate);
   model_.train();
+  int64_t saved = first;
   for (int64_t iteration = first; iteration < iterations; ++iteration) {
     if (StopSignal::requested()) {
-      save(folder, iteration, iterations);
+      save(source, folder, iteration, iterations);
       notice(fmt::format(
           "Stopped after {} of {} iterations. {}", iteration, iterations,
           folder.empty() ? "Nothing was kept: the run has no folder." : "The same command goes on from here."));
       return {.iterations = iteration, .interrupted = true};
     }
-    step(source, folder, iteration, iterations);
+    const auto start = std::chrono::steady_clock::now();
+    std::vector<Batch> batches;
+    try {
+      for (int64_t i = 0; i < accumulate; ++i) batches.push_back(upload_(source.next()));
+    } catch (const OutOfMemory&) {
+      throw;
+    } catch (const Error&) {  // of the images: the network is as good as it was
+      if (iteration > saved) save(source, folder, iteration, iterations);
+      throw;
+    }
+    step(batches, seconds_since(start), folder, iteration, iterations);
     const int64_t done = iteration + 1;
     if (options_.evaluate_every > 0 && done % options_.evaluate_every == 0 && done < iterations) evaluate(done);
-    if (done % checkpoint_every == 0 || done == iterations) save(folder, done, iterations);
+    if (done % checkpoint_every == 0 || done == iterations) {
+      save(source, folder, done, iterations);
+      saved = done;
+    }
   }
   evaluate(iterations);
   return {.iterations = iterations, .interrupted = false};
@@ -116,12 +130,11 @@ void Trainer::look_at(int64_t iteration, float loss, const StepTensors& step, co
                    options_.precision == DType::f16 ? ", or a layer's result is too large for f16" : "", where));
 }
 
-void Trainer::step(BatchSource& source, const std::filesystem::path& folder, int64_t iteration, int64_t iterations) {
+void Trainer::step(std::span<const Batch> batches, double waited_seconds, const std::filesystem::path& folder,
+                   int64_t iteration, int64_t iterations) {
   const auto start = std::chrono::steady_clock::now();
-  std::vector<Batch> batches;
   int64_t images = 0;
-  for (int64_t i = 0; i < options_.accumulate; ++i) images += batches.emplace_back(upload_(source.next())).size();
-  const double waited = seconds_since(start);
+  for (const Batch& batch : batches) images += batch.size();
   const float lr = learning_rate(iteration, iterations);
   const StepResult result =
       train_step(model_, *optimizer_, batches, iteration, lr, step_options(), loss_scale_ ? &*loss_scale_ : nullptr,
@@ -142,8 +155,8 @@ void Trainer::step(BatchSource& source, const std::filesystem::path& folder, int
                           .images = images,
                           .loss = result.loss,
                           .lr = lr,
-                          .seconds = seconds_since(start),
-                          .waiting_seconds = waited};
+                          .seconds = waited_seconds + seconds_since(start),
+                          .waiting_seconds = waited_seconds};
   for (const Observer& o : observers_)
     if (o.on_step) o.on_step(report);
 }
@@ -161,7 +174,8 @@ void Trainer::notice(const std::string& sentence) const {
     if (o.on_notice) o.on_notice(sentence);
 }
 
-void Trainer::save(const std::filesystem::path& folder, int64_t iteration, int64_t iterations) const {
+void Trainer::save(const BatchSource& source, const std::filesystem::path& folder, int64_t iteration,
+                   int64_t iterations) const {
   if (folder.empty()) return;
   std::vector<NamedTensor> tensors;
   const auto take = [&](const char* part, const std::vector<NamedTensor>& from) {
@@ -170,6 +184,7 @@ void Trainer::save(const std::filesystem::path& folder, int64_t iteration, int64
   take("model.", model_.named_tensors());
   take("optimizer.", optimizer_->state());
   nlohmann::json state = {{"iteration", iteration}, {"iterations", iterations}, {"accumulate", options_.accumulate}};
+  if (source.state) state["source"] = source.state();
   if (loss_scale_) state["loss_scale"] = {loss_scale_->value(), loss_scale_->good_steps()};
   if (monitor_) {
     take("monitor.", monitor_->state_tensors());
@@ -180,7 +195,7 @@ void Trainer::save(const std::filesystem::path& folder, int64_t iteration, int64
   for (const std::string& warning : saved.warnings) notice(warning);
 }
 
-int64_t Trainer::resume(const std::filesystem::path& folder, int64_t iterations) {
+int64_t Trainer::resume(const BatchSource& source, const std::filesystem::path& folder, int64_t iterations) {
   if (folder.empty()) return 0;
   std::vector<std::string> problems;
   const auto checkpoint = io::latest_checkpoint(folder / "checkpoints", problems);
@@ -213,6 +228,7 @@ int64_t Trainer::resume(const std::filesystem::path& folder, int64_t iterations)
     if (!given.contains(t.name) || given[t.name].shape() != t.tensor.shape() || given.size() != own.size())
       fail(fmt::format("{} is of another model: {} {} does not match. Give the same options, or another folder.", where,
                        t.name, to_string(t.tensor.shape())));
+  if (source.restore && state.contains("source")) source.restore(state.at("source").get<std::string>());
   optimizer_->load_state(parts["optimizer"]);
   for (const NamedTensor& t : own) t.tensor.copy_from(given[t.name]);
   if (monitor_ && state.contains("monitor"))

@@ -6,11 +6,13 @@
 #include <saccade/ssl/swav.h>
 #include <saccade/ssl/train_step.h>
 
+#include <concepts>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,11 +20,15 @@
 namespace saccade::ssl {
 
 /// Where a trainer's batches come from: data::Loader, or anything with the same three functions. Batch number i must be
-/// a function of i alone, which is what makes resuming exact.
+/// a function of i and, where the source has one, of its state: that makes resuming exact.
 struct BatchSource {
   std::function<Batch()> next;                  ///< the next batch, endlessly
   std::function<void(int64_t iteration)> seek;  ///< makes that batch the next
   int64_t batches_per_epoch = 0;
+  /// What the source found out on the way that its batches depend on, as UTF-8 text for a checkpoint, and its way back,
+  /// before seek(). Empty where there is nothing of the kind.
+  std::function<std::string()> state = {};
+  std::function<void(const std::string& state)> restore = {};
 
   BatchSource(std::function<Batch()> next, std::function<void(int64_t)> seek, int64_t batches_per_epoch)
       : next(std::move(next)), seek(std::move(seek)), batches_per_epoch(batches_per_epoch) {}
@@ -34,7 +40,12 @@ struct BatchSource {
   }
   BatchSource(Loader& loader)  // NOLINT(google-explicit-constructor): a loader is a source
       : BatchSource([&loader] { return loader.next(); }, [&loader](int64_t i) { loader.seek(i); },
-                    loader.batches_per_epoch()) {}
+                    loader.batches_per_epoch()) {
+    if constexpr (requires { loader.restore(loader.state()); }) {
+      state = [&loader] { return loader.state(); };
+      restore = [&loader](const std::string& text) { loader.restore(text); };
+    }
+  }
 };
 
 struct TrainerOptions {
@@ -104,7 +115,8 @@ class Trainer {
   /// Throws Error when the loss is no longer finite, leaving folder/not-finite.safetensors to look at; before that
   /// step's update, so that the model is still finite. (When the optimiser is fused or several batches make one
   /// iteration: before the update as well, for the losses are looked at before the backward that leads to it.) Throws
-  /// also when a loss scale falls so low that f16 cannot hold the gradients.
+  /// also when a loss scale falls so low that f16 cannot hold the gradients; and whatever the source throws, after a
+  /// checkpoint of all that was done before.
   FitResult fit(BatchSource source, const std::filesystem::path& folder = {});
 
   /// The learning rate of an iteration of a run of that length.
@@ -114,10 +126,12 @@ class Trainer {
   StepOptions step_options() const;
   /// Tells the observers what the monitor sees; throws when the loss is not finite.
   void look_at(int64_t iteration, float loss, const StepTensors& seen, const std::filesystem::path& folder);
-  void step(BatchSource& source, const std::filesystem::path& folder, int64_t iteration, int64_t iterations);
+  void step(std::span<const Batch> batches, double waited_seconds, const std::filesystem::path& folder,
+            int64_t iteration, int64_t iterations);
   void evaluate(int64_t iteration);
-  void save(const std::filesystem::path& folder, int64_t iteration, int64_t iterations) const;
-  int64_t resume(const std::filesystem::path& folder, int64_t iterations);
+  void save(const BatchSource& source, const std::filesystem::path& folder, int64_t iteration,
+            int64_t iterations) const;
+  int64_t resume(const BatchSource& source, const std::filesystem::path& folder, int64_t iterations);
   void notice(const std::string& sentence) const;
 
   SwAV& model_;

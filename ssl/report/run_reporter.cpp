@@ -16,7 +16,7 @@ FitResult RunReporter::run(Trainer& trainer, const BatchSource& source) {
   trainer.observe(observer());
   try {
     const FitResult result = trainer.fit(source, folder_);
-    if (has_stepped_) list_unreadable(numbers_.done - 1);
+    list_unreadable();
     progress_.finish();
     write_page();
     return result;
@@ -24,6 +24,7 @@ FitResult RunReporter::run(Trainer& trainer, const BatchSource& source) {
     progress_.finish();
     const std::exception_ptr failure = std::current_exception();
     try {
+      list_unreadable();
       write_page();  // a run that went wrong is when the page is needed
     } catch (const std::exception&) {
       // the first error says more: often both have the same cause
@@ -50,19 +51,30 @@ TensorBoard& RunReporter::board(int64_t step) {
   return *board_;
 }
 
-void RunReporter::list_unreadable(int64_t step) {
+void RunReporter::list_unreadable() {
   if (!options_.unreadable) return;
-  const std::vector<std::string> all = options_.unreadable();
-  if (all.size() <= listed_) return;
-  progress_.say(fmt::format(
-      "Images that could not be read, so that others stood in for them: {}, all listed in log.jsonl; the last: {}",
-      all.size(), all.back()));
-  log_.write("unreadable", step, {{"files", all}});
-  listed_ = all.size();
+  if (!listed_) {
+    listed_.emplace();
+    for (const LogLine& line : read_run_log(folder_ / "log.jsonl"))
+      if (line.kind == "unreadable" && line.lists.contains("files"))
+        listed_->insert(line.lists.at("files").begin(), line.lists.at("files").end());
+  }
+  std::vector<std::string> found = options_.unreadable();
+  const size_t all = found.size();
+  std::erase_if(found, [&](const std::string& sample) { return !listed_->insert(sample).second; });
+  if (found.empty()) return;
+  progress_.say(
+      fmt::format("Images that cannot be read, so that others stand in for them: {}, all listed in "
+                  "log.jsonl; the last: {}",
+                  all, found.back()));
+  if (has_stepped_)
+    log_.write("unreadable", numbers_.done - 1, {{"files", found}});
+  else
+    log_.write("unreadable", {{"files", found}});
 }
 
 void RunReporter::on_step(const StepReport& s) {
-  if (has_stepped_ && s.epoch != epoch_) list_unreadable(s.iteration - 1);
+  if (has_stepped_ && s.epoch != epoch_) list_unreadable();
   has_stepped_ = true;
   epoch_ = s.epoch;
   log_.write("step", s.iteration,

@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -23,6 +24,7 @@ struct RunReportOptions {
   int64_t epochs = 0;  ///< for the progress line; 0: unknown
   std::vector<std::pair<std::string, std::string>> configuration = {};
   /// All samples that could not be read so far, each with its reason: asked at the end of each epoch and of the run.
+  /// The log lists each once.
   std::function<std::vector<std::string>()> unreadable = {};
   std::FILE* to = stdout;  ///< the progress line and what the run has to say
 };
@@ -33,7 +35,7 @@ struct RunReportOptions {
 ///
 /// Lines of the log, by kind: "step" (loss, lr, epoch, images, seconds, waiting), "health" (the metrics by name),
 /// "message" (band, trouble, advice), "evaluation" (iterations: how many were done; the numbers by name), "notice"
-/// (text), "unreadable" (files: all that could not be read so far). "step" is the iteration, from 0; an evaluation
+/// (text), "unreadable" (files: those found since the last such line). "step" is the iteration, from 0; an evaluation
 /// stands at the last iteration before it.
 class RunReporter {
  public:
@@ -59,7 +61,7 @@ class RunReporter {
   void on_health(const HealthReading& reading);
   void on_message(const HealthMessage& message);
   void on_evaluation(int64_t iteration, const std::vector<std::pair<std::string, double>>& numbers);
-  void list_unreadable(int64_t step);
+  void list_unreadable();
   TensorBoard& board(int64_t step);
 
   std::filesystem::path folder_, page_;
@@ -70,7 +72,7 @@ class RunReporter {
   ProgressNumbers numbers_;
   bool has_stepped_ = false;
   int64_t epoch_ = 0;
-  size_t listed_ = 0;  ///< unreadable samples
+  std::optional<std::set<std::string>> listed_;  ///< unreadable samples of the log, once it was looked at
   std::vector<ReportTable> tables_;
   std::vector<Gallery> galleries_;
 };

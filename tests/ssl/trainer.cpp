@@ -278,6 +278,45 @@ TEST(Trainer, StopsBeforeTheUpdateWhenTheLossIsNotFinite) {
     for (const float v : t.tensor.data<float>()) ASSERT_TRUE(std::isfinite(v)) << t.name;
 }
 
+/// A source whose batches depend on all that it served before, not on their numbers alone.
+struct RememberingLoader : TinyLoader {
+  int64_t sum = 0;
+  int64_t fails_at = -1;
+  Batch next() {
+    if (at == fails_at) throw Error("the images are gone");
+    sum += at + 1;
+    ++at;
+    return tiny_batch(sum % 29);
+  }
+  std::string state() const { return std::to_string(sum); }
+  void restore(const std::string& state) { sum = std::stoll(state); }
+};
+
+TEST(Trainer, WhatASourceRemembersIsResumedAndASourceThatFailsLeavesACheckpoint) {
+  const auto fit = [](RememberingLoader& loader, const std::filesystem::path& folder) {
+    SwAV model(testing::tiny_trunk(), with_queue(), 3);
+    Trainer trainer(model, optim::larc_sgd(), tiny_run());
+    trainer.fit(loader, folder);
+    return bytes_of(model);
+  };
+  RememberingLoader whole;
+  const std::string unbroken = fit(whole, {});
+  for (const int64_t stop : {0, 1, 8, 13}) {
+    const TemporaryFolder folder;
+    RememberingLoader failing;
+    failing.fails_at = stop;
+    EXPECT_EQ(test::complaint([&] { fit(failing, folder.path()); }), "the images are gone");
+    const auto steps = io::checkpoint_steps(folder / "checkpoints");
+    if (stop == 0)
+      EXPECT_TRUE(steps.empty()) << "nothing was learned yet";
+    else
+      EXPECT_EQ(steps.back(), stop);
+    RememberingLoader again;
+    EXPECT_TRUE(fit(again, folder.path()) == unbroken) << stop;
+    EXPECT_EQ(again.sum, whole.sum);
+  }
+}
+
 TEST(Trainer, LearningRateWarmsUpAndFallsAlongACosine) {
   SwAV model(testing::tiny_trunk(), testing::tiny_options(), 3);
   const Trainer trainer(model, optim::larc_sgd(),
