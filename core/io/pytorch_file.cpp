@@ -221,8 +221,8 @@ std::string checksum_word(const std::vector<std::string>& differing) {
 
 constexpr std::string_view kLegacyMagic("\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.", 13);
 
-/// Magic number, protocol, system, the object, the keys of the storages in their order; then each storage's number of
-/// elements and these themselves.
+/// Pickles of the magic number, the protocol, the system, the object, the keys of the storages in their order; then
+/// each storage's number of elements and these themselves.
 WeightFile read_legacy(const ByteSource& source, MemoryBudget& budget) {
   uint64_t at = 0;
   const auto next = [&] {
@@ -330,9 +330,9 @@ WeightFile read_pytorch_archive(const ByteSource& source, std::vector<ZipEntry> 
 }
 
 WeightFile read_pickles(const ByteSource& source, MemoryBudget& budget) {
-  if (source.size() >= 2 + kLegacyMagic.size() && source.text(2, kLegacyMagic.size()) == kLegacyMagic)
-    return read_legacy(source, budget);
   const uint64_t end = pickle_end(source, 0);
+  const uint64_t tail = std::min<uint64_t>(end, kLegacyMagic.size());
+  if (source.text(end - tail, static_cast<size_t>(tail)) == kLegacyMagic) return read_legacy(source, budget);
   const std::string bytes = read_pickle(source, 0, end, budget);
   const Pickle pickle(bytes, budget);
   if (end != source.size()) throw Error(fmt::format("it goes on for {} bytes behind its pickle", source.size() - end));
