@@ -94,8 +94,8 @@ std::string table_in(const std::string& folder) {
   if (best.num_classes() == 1) {
     throw Error(fmt::format(
         "{}: all images that have a label are of one class, {}: there is nothing to tell apart; give a folder with a "
-        "folder for each of two classes or more",
-        best.name, printable(best.class_names[0])));
+        "folder for each of two classes or more{}",
+        best.name, printable(best.class_names[0]), table_in(set.name)));
   }
   std::vector<std::string> names;
   for (const auto& part : set.parts)

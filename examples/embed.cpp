@@ -1,6 +1,7 @@
 /// Features of all images of a folder, as a matrix that NumPy or safetensors reads, and a table of whose they are.
 #include <saccade/core/io/atomic_file.h>
 #include <saccade/core/io/npy.h>
+#include <saccade/data/printable.h>
 
 #include <cmath>
 
@@ -74,7 +75,7 @@ int embed(CLI::App& app, Settings& s) {
   csv.write("row,path,class\n");
   for (size_t row = 0; row < found.indices.size(); ++row) {
     const int label = found.labels[row];
-    const std::string name = label < 0 ? "" : source.class_names[static_cast<size_t>(label)];
+    const std::string name = label < 0 ? "" : data::printable(source.class_names[static_cast<size_t>(label)]);
     csv.write(fmt::format("{},{},{}\n", row, csv_field(source.key(found.indices[row])), csv_field(name)));
   }
   if (out.extension() == ".npy")
