@@ -1,4 +1,6 @@
 // Batch normalisation in the emulator against the CPU backend.
+#include <algorithm>
+
 #include "compare.h"
 
 namespace saccade::kernels::cuda {

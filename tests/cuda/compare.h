@@ -3,6 +3,8 @@
 #include <saccade/kernels/cuda/launch.h>
 #include <support/simt/simt.h>
 
+#include <cstring>
+
 #include "../kernels/arrays.h"
 
 /// The kernels in the emulator beside the CPU backend: the same arguments, the same results within rounding.

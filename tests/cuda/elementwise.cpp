@@ -1,4 +1,5 @@
 // Elementwise kernels, rows and sums in the emulator against the CPU backend.
+#include <cstring>
 #include <functional>
 
 #include "compare.h"

@@ -3,6 +3,7 @@
 #include <saccade/data/evaluate.h>
 #include <saccade/kernels/error.h>
 
+#include <algorithm>
 #include <map>
 
 #include "data/folders.h"

@@ -6,6 +6,7 @@
 #include <saccade/nn/regnet.h>
 #include <saccade/ssl/report/run_log.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <set>

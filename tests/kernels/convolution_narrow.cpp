@@ -4,6 +4,7 @@
 #include <saccade/kernels/backend.h>
 #include <saccade/kernels/cpu/conv_plan.h>
 
+#include <cstring>
 #include <string>
 #include <utility>
 #include <vector>

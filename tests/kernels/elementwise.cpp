@@ -1,6 +1,7 @@
 // Elementwise and row kernels on the CPU against their formulas in doubles, for every storage type.
 #include <saccade/kernels/error.h>
 
+#include <algorithm>
 #include <functional>
 #include <limits>
 

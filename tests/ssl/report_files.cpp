@@ -7,6 +7,7 @@
 #include <saccade/ssl/report/tensorboard.h>
 #include <zlib.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <ctime>
