@@ -4,4 +4,3 @@ include(LinkedPackages)
 # Headers only, used inside our sources: programs that link the installed library do without them.
 find_package(nlohmann_json REQUIRED)
 find_package(Eigen3 REQUIRED NO_MODULE)
-find_path(TOMLPLUSPLUS_INCLUDE_DIR toml++/toml.h REQUIRED)

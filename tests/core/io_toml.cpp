@@ -81,13 +81,42 @@ TEST(Toml, ReadsWhatPeopleWrite) {
                                             "8 data|a\n", "11 head-bn|false", "12 epochs|1000"}));
 }
 
+TEST(Toml, ReadsTextsAndNumbersAsItsSpecificationHasThem) {
+  // The left sides were read with Python's tomllib.
+  const std::vector<std::pair<std::string, std::string>> cases{
+      {R"("\b\t\f\u00e9\U0001F600")", "\b\t\f\u00e9\U0001F600"},
+      {R"('C:\n"')", "C:\\n\""},
+      {"\"\"\"\r\na\r\nb\"\"\"", "a\nb"},
+      {"\"\"\"a \\ \n\n   b\"\"\"", "a b"},
+      {R"(""""a""""")", R"("a"")"},
+      {"''''a''''", "'a'"},
+      {R"('''\u''')", R"(\u)"},
+      {"0xDEAD_beef", "3735928559"},
+      {"0o17", "15"},
+      {"0b101", "5"},
+      {"+5", "5"},
+      {"-9223372036854775808", "-9223372036854775808"},
+      {"5e+02", "500"},
+      {"-1_0.2_5E-1", "-1.025"},
+      {"-inf", "-inf"},
+  };
+  for (const auto& [written, text] : cases) EXPECT_EQ(values_of(written), std::vector<std::string>{text}) << written;
+  EXPECT_EQ(values_of("[ ]"), std::vector<std::string>{});
+  EXPECT_EQ(values_of("[\n'a', # a\n'b'\n,]"), (std::vector<std::string>{"a", "b"}));
+  for (const std::string bad :
+       {"01", "1.",   ".5",       "1e",        "1__0",  "_1",    "1_",  "+0x1",    "0x",       "0x_1", "--1",  "True",
+        "é",  "'''a", "\"a\nb\"", R"("\u12")", "[1 2]", "[, 1]", "1 2", "'a' 'b'", "\"\x01\"", "1\r2", "1e400"})
+    EXPECT_NE(complaint<Error>([&] { values_of(bad); }), "") << bad;
+}
+
 TEST(Toml, WhatIsNoSettingIsNamedWithItsLine) {
   const auto said = [](const std::string& text) { return complaint<Error>([&] { parse_toml(text, "a.toml"); }); };
   for (const std::string bad : {"lr = much", "lr 1", "lr = \"1", "lr = [1", "lr = 1\nlr = 2", "lr = \"\\q\"",
                                 "lr = \xff", "lr = 99999999999999999999", "a = \"\\ud800\"", "= 1"})
     EXPECT_TRUE(said("# a comment\n" + bad).starts_with("a.toml, line ")) << bad << ": " << said("# a comment\n" + bad);
-  for (const std::string nested : {"[part]\nlr = 1", "a.b = 1", "lr = [[1]]", "lr = 2024-01-01", "lr = {a = 1}",
-                                   "lr = {bytes = \"%f\"}", "lr = {bytes = \"%0x\"}", "lr = {bytes = 1}"})
+  for (const std::string nested :
+       {"[part]\nlr = 1", "[[[part]]]", "a.b = 1", "lr = [[1]]", "lr = 2024-01-01", "lr = {a = 1}",
+        "lr = {bytes = \"%f\"}", "lr = {bytes = \"%0x\"}", "lr = {bytes = 1}"})
     EXPECT_NE(said("x = 1\n" + nested).find("line 2: "), std::string::npos)
         << nested << ": " << said("x = 1\n" + nested);
   EXPECT_NE(said("x = " + std::string(100000, '[')), "");
