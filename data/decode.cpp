@@ -78,6 +78,11 @@ Image decode(std::span<const uint8_t> bytes, const DecodeOptions& options) {
   return image;
 }
 
+bool has_16_bit_samples(std::span<const uint8_t> bytes) {
+  const Format format = detect_format(bytes);
+  return (format == Format::png && bytes[24] == 16) || (format == Format::pnm && formats::pnm_has_16_bits(bytes));
+}
+
 void read_file(const std::string& path, int64_t max_bytes, std::vector<uint8_t>& bytes) {
   struct File {
     int fd;

@@ -92,6 +92,9 @@ Format detect_format(std::span<const uint8_t> bytes);
 void decode(std::span<const uint8_t> bytes, const DecodeOptions& options, Image& out);
 Image decode(std::span<const uint8_t> bytes, const DecodeOptions& options = {});
 
+/// Whether the samples of a file that decode() takes have 16 bits, which it makes 8 of.
+bool has_16_bit_samples(std::span<const uint8_t> bytes);
+
 /// Brings an image of 1 or 3 channels to 3 or 1 in place, as DecodeOptions::channels says.
 void convert_channels(Image& image, int channels);
 

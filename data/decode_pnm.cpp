@@ -46,16 +46,32 @@ struct Text {
   }
 };
 
-}  // namespace
+struct Header {
+  bool binary, bits;
+  int channels;
+  int64_t width, height, maximum;
+};
 
-void decode_pnm(std::span<const uint8_t> bytes, const DecodeOptions& options, Image& out) {
-  const int kind = bytes[1] - '0';  // 1 to 3: text, 4 to 6: binary; of bits, gray and colour
-  const bool binary = kind > 3, bits = kind % 3 == 1;
-  const int channels = kind % 3 == 0 ? 3 : 1;
-  Text text{bytes, 2};
+/// @param text  is left behind the header
+Header read_header(Text& text) {
+  const int kind = text.bytes[1] - '0';  // 1 to 3: text, 4 to 6: binary; of bits, gray and colour
+  const bool bits = kind % 3 == 1;
   const int64_t width = text.number("width"), height = text.number("height");
   const int64_t maximum = bits ? 1 : text.number("maximum");
   if (maximum < 1 || maximum > 65535) throw Error(fmt::format("PNM: a maximum of {} is out of range", maximum));
+  return {kind > 3, bits, kind % 3 == 0 ? 3 : 1, width, height, maximum};
+}
+
+}  // namespace
+
+bool pnm_has_16_bits(std::span<const uint8_t> bytes) {
+  Text text{bytes, 2};
+  return read_header(text).maximum > 255;
+}
+
+void decode_pnm(std::span<const uint8_t> bytes, const DecodeOptions& options, Image& out) {
+  Text text{bytes, 2};
+  const auto [binary, bits, channels, width, height, maximum] = read_header(text);
   check_size("PNM", width, height, options.limits);
   // One white-space byte ends a binary header. A number as text is at least a digit and a space, a bit a digit.
   const size_t samples = static_cast<size_t>(width * height) * channels;

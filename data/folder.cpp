@@ -5,7 +5,9 @@
 #include <saccade/kernels/error.h>
 
 #include <algorithm>
+#include <atomic>
 #include <map>
+#include <memory>
 
 namespace saccade::data {
 namespace {
@@ -55,7 +57,8 @@ Source image_files(std::string name, int64_t count, std::function<std::string(in
   source.count = count;
   source.channels = options.channels == 1 ? 1 : 3;
   source.key = [path_of](int64_t i) { return printable(path_of(i)); };
-  source.read = [path_of, options, channels = source.channels](int64_t i, double useful_side, Image& out) {
+  source.read = [path_of, options, channels = source.channels, remarked = std::make_shared<std::atomic<bool>>(false)](
+                    int64_t i, double useful_side, Image& out) {
     thread_local std::vector<uint8_t> bytes;
     const std::string path = path_of(i);
     try {
@@ -68,6 +71,17 @@ Source image_files(std::string name, int64_t count, std::function<std::string(in
              out);
     } catch (const Error& reason) {
       throw Error(fmt::format("{}: {}", printable(path), reason.what()));
+    }
+    // Cameras and scanners have 10, 12 or 14 bits; some programs leave the rest of the 16 empty.
+    constexpr uint8_t kDark = 64;
+    if (options.remark && !*remarked && has_16_bit_samples(bytes)) {
+      const uint8_t brightest = *std::max_element(out.pixels.begin(), out.pixels.end());
+      if (brightest < kDark && !remarked->exchange(true))
+        options.remark(fmt::format(
+            "{}: samples of 16 bits are taken as 8, and this image's then never exceed {} of 255: it is seen as dark "
+            "as "
+            "that. If the images have 10, 12 or 14 bits, multiply their values by 64, 16 or 4 first. (Said once.)",
+            printable(path), brightest));
     }
   };
   return source;

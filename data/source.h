@@ -36,6 +36,8 @@ struct OpenOptions {
   int channels = 3;          ///< 1 or 3: of every image, however it is stored. 0: 3, but as stored for IDX files
   DecodeLimits limits = {};  ///< what a file may cost
   bool exif = true;          ///< turn images as their EXIF orientation says
+  /// Told what is odd about an image that was read, in one sentence and each kind once a source; by any thread.
+  std::function<void(const std::string& sentence)> remark = {};
 };
 
 /// The images of a folder and all folders below it: see Listing for what is an image and what is passed over. If some

@@ -3,10 +3,13 @@
 /// @file
 /// The flags of how images are opened.
 
+#include <fmt/format.h>
 #include <saccade/data/source.h>
 
 #include <CLI/CLI.hpp>
 #include <cstdint>
+#include <cstdio>
+#include <string>
 
 namespace saccade::program {
 
@@ -25,7 +28,10 @@ struct ImageFlags {
   }
   /// @param channels  as data::OpenOptions has them
   data::OpenOptions options(int channels) const {
-    return {.channels = channels, .limits = data::DecodeLimits::of_pixels(max_pixels), .exif = exif};
+    return {.channels = channels,
+            .limits = data::DecodeLimits::of_pixels(max_pixels),
+            .exif = exif,
+            .remark = [](const std::string& sentence) { fmt::print(stderr, "{}\n", sentence); }};
   }
 };
 

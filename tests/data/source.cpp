@@ -77,6 +77,33 @@ TEST(Folder, AMissingOrEmptyFolderIsASentence) {
   EXPECT_NE(error_of([&] { folder(temporary.write("x.png", {})); }).find("is no folder"), std::string::npos);
 }
 
+TEST(Folder, DarkImagesOf16BitsAreRemarkedOnOnce) {
+  TemporaryFolder temporary;
+  const auto write = [&](const std::string& name, const std::string& file) {
+    temporary.write(name, {reinterpret_cast<const uint8_t*>(file.data()), file.size()});
+  };
+  using namespace std::string_literals;
+  write("a.pgm", "P5 2 1 65535 \xff\xff\x0f\xff"s);
+  write("b.pgm", "P5 2 1 255 \x0f\x01"s);
+  std::vector<std::string> said;
+  const OpenOptions options{.remark = [&](const std::string& sentence) { said.push_back(sentence); }};
+  Image image;
+  const auto read_all = [&] {
+    const Source source = folder(temporary.path.string(), options);
+    for (int64_t i = 0; i < source.size(); ++i) source.read(i, 0, image);
+  };
+  read_all();
+  EXPECT_TRUE(said.empty());
+  write("c.pgm", "P5 2 1 65535 \x01\x01\x0f\xff"s);
+  write("d.pgm", "P2 1 1 65535 4095 "s);
+  read_all();
+  ASSERT_EQ(said.size(), 1u);
+  EXPECT_NE(said[0].find("/c.pgm: samples of 16 bits are taken as 8, and this image's then never exceed 16 of 255"),
+            std::string::npos);
+  EXPECT_TRUE(has_16_bit_samples(golden::bytes("rgb16.png")));
+  EXPECT_FALSE(has_16_bit_samples(golden::bytes("rgb8.png")));
+}
+
 TEST(Folder, APipeOfAnImagesNameIsNoReasonToWait) {
   const TemporaryFolder temporary;
   ASSERT_EQ(mkfifo((temporary.path / "pipe.jpg").c_str(), 0600), 0);
