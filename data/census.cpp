@@ -35,7 +35,7 @@ std::string Census::words(size_t kinds) const {
       rest += count;
     }
   }
-  if (rest > 0) words += fmt::format(" and {} others", rest);
+  if (rest > 0) words += fmt::format(" and {} other{}", rest, rest == 1 ? "" : "s");
   return words;
 }
 

@@ -14,7 +14,7 @@ class Census {
   bool empty() const { return counts_.empty(); }
   int64_t total() const;
   /// "40 hidden, 12 .mov, 3 .txt and 4 others": the most frequent first, of bounded length however many there are.
-  std::string words(size_t kinds = 6) const;
+  std::string words(size_t kinds = 10) const;
 
  private:
   std::map<std::string, int64_t, std::less<>> counts_;

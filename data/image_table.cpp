@@ -39,15 +39,22 @@ struct ImageTable {
   int64_t repeats = 0;
 };
 
-/// The column that names files, and how much of it does.
+/// The column that names most files, and the share of its values that do. Classes that are numbers may be names of a
+/// few files, too.
 std::pair<size_t, double> path_column(const Table& table, const TablePaths& paths) {
   const size_t step = std::max<size_t>(1, table.rows.size() / 200);
   std::pair<size_t, double> best{0, 0};
+  size_t most = 0;
   for (size_t column = 0; column < table.rows[0].fields.size(); ++column) {
     double found = 0, tried = 0;
-    for (size_t i = table.rows.size() > 1 ? 1 : 0; i < table.rows.size(); i += step, ++tried)
-      found += paths.find(table.rows[i].fields[column]).empty() ? 0 : 1;
-    if (found / tried > best.second) best = {column, found / tried};
+    std::set<std::string> files;
+    for (size_t i = table.rows.size() > 1 ? 1 : 0; i < table.rows.size(); i += step, ++tried) {
+      if (const std::string file = paths.find(table.rows[i].fields[column]); !file.empty()) {
+        files.insert(file);
+        ++found;
+      }
+    }
+    if (files.size() > most) best = {column, found / tried}, most = files.size();
   }
   return best;
 }

@@ -120,6 +120,13 @@ TEST_F(ImageTable, PathsMayBeWrittenInManyWays) {
   EXPECT_EQ(pair.test.key(0), (folder.path / "photos/8.jpg").string()) << "whatever folder is the current one later";
 }
 
+TEST_F(ImageTable, NumbersOfClassesAreNoNamesOfFiles) {
+  std::string text = "label,id\n";
+  for (int i = 0; i < 10; ++i) text += fmt::format("{},{}\n", i % 2, i);  // there are photos 0 and 1
+  EXPECT_THAT(said(table(text)), HasSubstr("10 images of 2 classes (0 5, 1 5)"));
+  EXPECT_EQ(open_images(table(text)).size(), 10);
+}
+
 TEST_F(ImageTable, FilesBelowAreFoundByTheEndOfTheirPath) {
   for (int i = 0; i < 10; ++i) photo(fmt::format("deep/er/{}/{}.jpg", i % 2 == 0 ? "cat" : "dog", i / 2));
   const auto way = [](int i) { return fmt::format("{}/{}.jpg", i % 2 == 0 ? "cat" : "dog", i / 2); };

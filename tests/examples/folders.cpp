@@ -169,7 +169,7 @@ TEST_F(Folders, OfFilesWithAnyExtensionsGiveTheirImagesAndTheirCounts) {
   for (const char* name : {"1.mov", "2.mov", "notes.txt", ".DS_Store", "Thumbs.db"}) put(data() / name, "content");
   expect_taken(
       data(), 7,
-      "7 images (1 .dib, 1 .jfif, 1 .jpe, 1 .jpg, 1 .jpg_large (JPEG), 1 .pnm and 1 others); passed over: 2 "
+      "7 images (1 .dib, 1 .jfif, 1 .jpe, 1 .jpg, 1 .jpg_large (JPEG), 1 .pnm, 1 JPEG); passed over: 2 "
       ".mov, 1 .txt, 1 Thumbs.db, 1 hidden; of formats that are not read (convert them to JPEG or PNG): 1 .avif "
       "(AVIF), 1 .tif (TIFF)");
 }
