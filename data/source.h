@@ -58,7 +58,9 @@ Source idx(const std::string& images_path, const std::string& labels_path = "");
 Source fashion_mnist(const std::string& path = "/usr/share/datasets/fashion-mnist", bool train = true);
 
 /// All images that a path given by a person holds, whatever the sub-folders are called: a folder of images, or of IDX
-/// files (those to train with, if they come in two), or an IDX file. Labels are those that labelled_pair() would find.
+/// files (those to train with, if they come in two), an IDX file, or a table (CSV, TSV) or list of paths. Labels are
+/// those that labelled_pair() would find, where they are clear.
+/// Throws saccade::Error when there is nothing such, or a table names files that are missing.
 Source open_images(const std::string& path, const OpenOptions& options = {});
 
 /// The same images with 3 equal channels, or the luma of the 3 that they have.
