@@ -13,7 +13,7 @@ namespace saccade::data {
 
 /// A sample that was found unreadable.
 struct Unread {
-  int64_t epoch;  ///< in which it was first tried in vain
+  int64_t epoch, iteration;  ///< in which it was first tried in vain
   std::string reason;
 };
 using UnreadSamples = std::map<int64_t, Unread>;  ///< by index

@@ -175,10 +175,10 @@ struct Loader::Impl {
   }
 
   /// Reads what is to be shown at a place: `first` or who stands in for it. Returns which.
-  int64_t read(int64_t place, int64_t first, int64_t epoch, Image& image) {
+  int64_t read(const Batch& batch, int64_t place, int64_t first, Image& image) {
     int64_t index = first;
     for (int64_t attempt = 1;; ++attempt) {
-      if (!unreadable.contains(index, epoch)) {
+      if (!unreadable.met(index, batch.epoch, batch.iteration)) {
         try {
           source.read(index, useful_side, image);
           if (image.channels != source.channels || image.height < 1 || image.width < 1) {
@@ -187,12 +187,12 @@ struct Loader::Impl {
           }
           return index;
         } catch (const Error& error) {
-          unreadable.add(index, epoch, error.what());
+          unreadable.add(index, batch.epoch, batch.iteration, error.what());
         }
       }
       if (unreadable.count() == source.size()) none_readable();
       if (attempt >= limit.most_in_vain()) too_many(attempt, attempt);
-      index = stand_in(source.size(), options.seed, epoch, place, attempt);
+      index = stand_in(source.size(), options.seed, batch.epoch, place, attempt);
     }
   }
 
@@ -217,7 +217,7 @@ struct Loader::Impl {
     try {
       thread_local Image image;
       const int64_t place = slot.places[static_cast<size_t>(b)], epoch = slot.batch.epoch;
-      const int64_t taken = read(place, slot.batch.indices[static_cast<size_t>(b)], epoch, image);
+      const int64_t taken = read(slot.batch, place, slot.batch.indices[static_cast<size_t>(b)], image);
       slot.batch.indices[static_cast<size_t>(b)] = taken;
       slot.batch.labels[static_cast<size_t>(b)] = source.label(taken);
       Philox random(options.seed, Philox::mix(static_cast<uint64_t>(epoch), static_cast<uint64_t>(place)));
@@ -341,7 +341,7 @@ void Loader::seek(int64_t iteration) {
   impl_->seek(iteration);
 }
 
-std::string Loader::state() const { return impl_->unreadable.state(impl_->source); }
+std::string Loader::state() const { return impl_->unreadable.state(impl_->source, impl_->position); }
 
 void Loader::restore(const std::string& state) {
   impl_->seek(impl_->position);

@@ -71,8 +71,8 @@ class Loader {
   int64_t position() const;
   /// Continues with batch `iteration`, counted from 0 over all epochs.
   void seek(int64_t iteration);
-  /// What is known of unreadable samples, as printable lines: saved between two batches and restored before seek(), it
-  /// makes the batches those of a loader that went on.
+  /// What the batches so far found to be unreadable, as printable lines: saved between two batches and restored before
+  /// seek(), it makes the batches those of a loader that went on.
   std::string state() const;
   /// Takes back a state(). Samples whose files have other names by now are tried anew. Throws saccade::Error for a text
   /// that is none.

@@ -66,11 +66,21 @@ std::string table_of_reasons(const std::vector<Failure>& failures, const std::st
   return table;
 }
 
-void Unreadable::add(int64_t index, int64_t epoch, const std::string& reason) {
+void Unreadable::add(int64_t index, int64_t epoch, int64_t iteration, const std::string& reason) {
   const std::lock_guard lock(mutex_);
-  const auto [at, is_new] = found_.emplace(index, Unread{epoch, printable(reason)});
-  if (!is_new) at->second.epoch = std::min(at->second.epoch, epoch);
+  Unread& at = found_.try_emplace(index, Unread{epoch, iteration, printable(reason)}).first->second;
+  at.epoch = std::min(at.epoch, epoch);
+  at.iteration = std::min(at.iteration, iteration);
   count_ = static_cast<int64_t>(found_.size());
+}
+
+bool Unreadable::met(int64_t index, int64_t epoch, int64_t iteration) {
+  if (count_ == 0) return false;
+  const std::lock_guard lock(mutex_);
+  const auto at = found_.find(index);
+  if (at == found_.end() || at->second.epoch > epoch) return false;
+  at->second.iteration = std::min(at->second.iteration, iteration);
+  return true;
 }
 
 bool Unreadable::contains(int64_t index, int64_t epoch) const {
@@ -94,11 +104,13 @@ std::vector<Failure> Unreadable::list(const Source& source) const {
   return failures;
 }
 
-std::string Unreadable::state(const Source& source) const {
+std::string Unreadable::state(const Source& source, int64_t iteration) const {
   const std::lock_guard lock(mutex_);
   std::string text;
   for (const auto& [index, found] : found_) {
-    text += fmt::format("{}\t{}\t{}\t{}\n", index, found.epoch, printable(file_name(source.key(index))), found.reason);
+    if (found.iteration >= iteration) continue;
+    text += fmt::format("{}\t{}\t{}\t{}\t{}\n", index, found.epoch, found.iteration,
+                        printable(file_name(source.key(index))), found.reason);
   }
   return text;
 }
@@ -106,12 +118,13 @@ std::string Unreadable::state(const Source& source) const {
 void Unreadable::restore(const std::string& state, const Source& source) {
   UnreadSamples found;
   for (std::string_view rest = state; !rest.empty();) {
-    int64_t index = 0, epoch = 0;
+    int64_t index = 0, epoch = 0, iteration = 0;
     std::string_view name, reason;
-    if (!take(rest, '\t', index) || !take(rest, '\t', epoch) || !take(rest, '\t', name) || !take(rest, '\n', reason))
+    if (!take(rest, '\t', index) || !take(rest, '\t', epoch) || !take(rest, '\t', iteration) ||
+        !take(rest, '\t', name) || !take(rest, '\n', reason))
       throw Error(fmt::format("{}: what a checkpoint says of its unreadable images is not understood", source.name));
     if (index < source.size() && printable(file_name(source.key(index))) == name)
-      found[index] = {epoch, std::string(reason)};
+      found[index] = {epoch, iteration, std::string(reason)};
   }
   const std::lock_guard lock(mutex_);
   found_ = std::move(found);

@@ -36,8 +36,10 @@ class TooManyUnreadable : public Error {
 /// The samples of a source that are known to be unreadable. All may be called by several threads at once.
 class Unreadable {
  public:
-  /// Notes a sample, unless it is known from that epoch or before.
-  void add(int64_t index, int64_t epoch, const std::string& reason);
+  /// Notes a sample that failed at a batch of that epoch and iteration; the earliest batch counts, whoever was first.
+  void add(int64_t index, int64_t epoch, int64_t iteration, const std::string& reason);
+  /// Is it known to a batch of that epoch? Then the batch would have found it, too.
+  bool met(int64_t index, int64_t epoch, int64_t iteration);
   /// Was it found in that epoch or before?
   bool contains(int64_t index, int64_t epoch) const;
   int64_t count() const { return count_; }
@@ -45,8 +47,9 @@ class Unreadable {
   UnreadSamples before(int64_t epoch) const;
   std::vector<Failure> list(const Source& source) const;
 
-  /// Everything, as lines of printable text.
-  std::string state(const Source& source) const;
+  /// Those found by batches before that iteration, as lines of printable text: not what was found ahead of them, which
+  /// may be well again when a run goes on.
+  std::string state(const Source& source, int64_t iteration) const;
   /// Takes the place of what is known. What was noted of a sample that has another file's name by now is forgotten; a
   /// text that is no state() throws saccade::Error.
   void restore(const std::string& state, const Source& source);

@@ -264,6 +264,54 @@ TEST(UnreadableImages, ASampleThatBecomesUnreadableLeavesTheNextEpochs) {
   }
 }
 
+TEST(UnreadableImages, WhatFailedWhileADiskWasAwayIsTriedAgainWhenTheRunGoesOn) {
+  std::vector<Batch> whole;
+  Loader unbroken(with_broken(400, one_of_ten), one_crop(), {.batch = 10, .max_unreadable = .2});
+  for (int i = 0; i < 80; ++i) whole.push_back(unbroken.next());
+  for (const int workers : {0, 3}) {
+    std::atomic<bool> away = false;
+    Loader loader(with_broken(400, [&](int64_t i) { return away || one_of_ten(i); }), one_crop(),
+                  {.batch = 10, .workers = workers, .max_unreadable = .2});
+    for (int i = 0; i < 15; ++i) loader.next();
+    away = true;
+    std::string state;
+    int64_t position = 0;
+    EXPECT_NE(what_is_said([&] {
+                for (;;) {
+                  state = loader.state();
+                  position = loader.position();
+                  loader.next();
+                }
+              }).find("cannot be read"),
+              std::string::npos);
+    EXPECT_GE(position, 15);
+    EXPECT_LE(position, 17);  // what was made ahead
+    EXPECT_EQ(loader.state(), state);
+    away = false;
+    Loader resumed(loader.source(), one_crop(), loader.options());
+    resumed.restore(state);
+    resumed.seek(position);
+    for (size_t i = static_cast<size_t>(position); i < whole.size(); ++i)
+      ASSERT_TRUE(same_bits(resumed.next(), whole[i])) << workers << " workers, batch " << i;
+  }
+}
+
+TEST(UnreadableImages, TheStateDependsOnTheBatchesAloneAndNotOnWhatIsReadAhead) {
+  std::vector<std::string> states;
+  for (const int workers : {0, 1, 4}) {
+    Loader loader(with_broken(300, one_of_ten), one_crop(),
+                  {.batch = 7, .workers = workers, .prefetch = 6, .max_unreadable = .2});
+    for (size_t i = 0; i < 60; ++i) {
+      if (workers == 0)
+        states.push_back(loader.state());
+      else
+        ASSERT_EQ(loader.state(), states[i]) << i;
+      loader.next();
+    }
+  }
+  EXPECT_NE(states[0], states[5]);
+}
+
 TEST(UnreadableImages, TooManyStopTheRunAtTheSameBatchWithATableOfReasons) {
   for (const int workers : {0, 1, 3}) {
     Loader loader(with_broken(1000, [](int64_t i) { return i % 3 != 0; }), one_crop(),
@@ -371,7 +419,8 @@ TEST(UnreadableImages, AStateIsOfTheFilesItNames) {
   EXPECT_EQ(after.failures()[0].reason, before.failures()[0].reason);
   after.restore("");
   EXPECT_TRUE(after.failures().empty());
-  for (const char* wrong : {"1", "1\t0\tb.jpg\n", "x\t0\tb.jpg\tempty\n", "-1\t0\tb.jpg\tempty\n"})
+  for (const char* wrong :
+       {"1", "1\t0\t0\tb.jpg\n", "x\t0\t0\tb.jpg\tempty\n", "-1\t0\t0\tb.jpg\tempty\n", "1\t0\t0\tb.jpg\tempty"})
     EXPECT_NE(what_is_said([&] { after.restore(wrong); }).find("is not understood"), std::string::npos) << wrong;
 }
 
