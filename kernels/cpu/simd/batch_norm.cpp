@@ -252,7 +252,7 @@ void reduce_backward(const BatchNormCall& call, int64_t index) {
         const F centred = load(x + at, lanes) - mean;
         const F g = masked<mask>(load(dy + at, lanes), centred, y + at, scale, beta, lanes);
         sum += g;
-        product += g * centred;
+        product = fma(g, centred, product);
       }
       store(sums + c, load(sums + c) + sum);
       store(products + c, load(products + c) + product);
@@ -313,7 +313,7 @@ void apply_backward(const BatchNormCall& call, int64_t index) {
         const int64_t at = (row + i) * channels + c;
         const F centred = load(x + at, lanes) - mean;
         const F g = masked<mask>(load(dy + at, lanes), centred, y + at, scale, beta, lanes);
-        store(dx + at, a * g + (b * centred + d), lanes);
+        store(dx + at, fma(a, g, fma(b, centred, d)), lanes);
         if constexpr (Residual) store(dresidual + at, g, lanes);
       }
     });
