@@ -46,6 +46,9 @@ constexpr Magic kMagics[] = {
     {0, "\0\5\x16\7"sv, "a Mac's AppleDouble file: delete it, the weights are in the file without ._"},
     {0, "SQLite format 3"sv, "an SQLite database, not weights"},
     {0, "PAR1"sv, "a Parquet table, not weights"},
+    {0, "MATLAB 5.0 MAT-file"sv,
+     "a MATLAB file: in Python, scipy.io.loadmat reads it; write its arrays under PyTorch's names with "
+     "safetensors.numpy.save_file"},
     {0, "#!"sv, "a script, not weights"},
 };
 
@@ -131,6 +134,11 @@ std::string foreign_file(const ByteSource& source, const fs::path& path) {
   if (std::string text = text_format(view); !text.empty()) return text;
   if (std::all_of(view.begin(), view.end(), [](char c) { return c == 0; }))
     return "nothing but zeros where it begins: fetch or copy it again";
+  const std::string name = path.filename().string();
+  if (name.ends_with(".index") || name.find(".data-0") != name.npos || name.ends_with(".pb"))
+    return "part of a TensorFlow model: in Python, tf.train.load_checkpoint reads its arrays; write them under "
+           "PyTorch's "
+           "names with safetensors.numpy.save_file";
   if (path.extension() == ".msgpack")
     return "a Flax file: in Python, flax.serialization.msgpack_restore reads it; write its arrays under PyTorch's "
            "names "

@@ -9,7 +9,6 @@
 #include <functional>
 #include <map>
 #include <set>
-#include <unordered_map>
 
 namespace saccade::io {
 namespace {
@@ -313,15 +312,20 @@ WeightFile read_pytorch_archive(const ByteSource& source, std::vector<ZipEntry> 
     if (checked.emplace(&entry, true).second && !zip_checksum_agrees(source, entry)) differing.push_back(entry.name);
   };
   check(*data);
-  Taker taker(source, budget, [&](const PickleStorage& storage) {
+  const auto entry_of = [&](const PickleStorage& storage) -> const ZipEntry& {
     const ZipEntry* entry = find_zip_entry(entries, fmt::format("{}data/{}", stem, storage.key));
     if (!entry) throw Error(fmt::format("its storage {} is not in the file", in_quotes(storage.key)));
     const ElementType* type = element_type(storage.type);
     if (static_cast<uint64_t>(storage.numel) > entry->size / (type ? type->bytes : 1))
       throw Error(fmt::format("its storage {} of {} elements has {} bytes only", in_quotes(storage.key), storage.numel,
                               entry->size));
-    check(*entry);
-    return Extent{entry->offset, entry->size};
+    return *entry;
+  };
+  for (const PickleStorage& storage : pickle.storages()) entry_of(storage);
+  Taker taker(source, budget, [&](const PickleStorage& storage) {
+    const ZipEntry& entry = entry_of(storage);
+    check(entry);
+    return Extent{entry.offset, entry.size};
   });
   taker.take(pickle.root());
   WeightFile result = taker.result();

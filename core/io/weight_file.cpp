@@ -127,7 +127,8 @@ WeightFile read_weights(const ByteSource& source, const fs::path& path) {
     if (const std::string is = foreign_archive(entries, path); !is.empty()) throw Error("it is " + is);
     return read_pytorch_archive(source, std::move(entries), budget);
   }
-  if (start.size() > 1 && start[0] == '\x80' && start[1] <= 5) return read_pickles(source, budget);
+  if (start.size() > 1 && start[0] == '\x80' && static_cast<uint8_t>(start[1]) <= 5)
+    return read_pickles(source, budget);
   if (may_be_safetensors(source)) return read_safetensors(source);
   if (is_old_pickle(source)) return read_pickles(source, budget);
   if (const std::string is = foreign_file(source, path); !is.empty()) throw Error("it is " + is);
@@ -172,8 +173,14 @@ WeightFile load_weights(const fs::path& path) {
     if (fs::exists(path / name)) return read(path / name);
   const std::string is = foreign_folder(path);
   if (!is.empty()) throw Error(fmt::format("{}: it is {}", path.string(), is));
-  throw Error(fmt::format("{}: the folder has none of {}: give the file of weights in it", path.string(),
-                          fmt::join(names, ", ")));
+  std::string such;
+  for (const auto& entry : fs::directory_iterator(path)) {
+    const fs::path extension = entry.path().extension();
+    for (const char* known : {".safetensors", ".pth", ".pt", ".bin", ".tar"})
+      if (extension == known) such = std::max(such, entry.path().string());
+  }
+  throw Error(fmt::format("{}: the folder has none of {}: give the file of weights in it{}{}", path.string(),
+                          fmt::join(names, ", "), such.empty() ? "" : ", such as ", such));
 }
 
 }  // namespace saccade::io

@@ -101,6 +101,8 @@ TEST(WeightFile, HuggingFacesFoldersAreReadWithAllTheirShards) {
   const Tensor one = Tensor::full({2}, 1.f), two = Tensor::full({3}, 2.f);
   const auto refusal = [&] { return complaint<Error>([&] { load_weights(folder.path()); }); };
   EXPECT_THAT(refusal(), HasSubstr("the folder has none of model.safetensors, model.safetensors.index.json, "));
+  put(folder / "resnet.pth", "x");
+  EXPECT_THAT(refusal(), HasSubstr("give the file of weights in it, such as " + (folder / "resnet.pth").string()));
   const auto index = [&](const std::string& map) {
     put(folder / "model.safetensors.index.json", R"({"metadata": {"total_size": 20}, "weight_map": )" + map + "}");
   };
@@ -171,6 +173,7 @@ TEST(WeightFile, WhatIsSomethingElseIsToldWhatItIsAndWhatToDo) {
   EXPECT_THAT(told("\x89HDF\r\n\x1a\n"), HasSubstr("an HDF5 file"));
   EXPECT_THAT(told("\x1f\x8b\x08"), HasSubstr("gunzip"));
   EXPECT_THAT(told("GGUF\3\0\0\0"s), HasSubstr("a GGUF file"));
+  EXPECT_THAT(told("\x80\x93\x01\x02", "model.ckpt.data-00000-of-00001"), HasSubstr("part of a TensorFlow model"));
   EXPECT_THAT(told(std::string(5000, '\0')), HasSubstr("nothing but zeros where it begins"));
   EXPECT_THAT(told(std::string("\x01\xfe\x03\x05 something", 14)), HasSubstr("neither safetensors nor what PyTorch"));
   EXPECT_THAT(told(zip({{"photo.jpg", "x"}})), HasSubstr("a zip archive without PyTorch's data.pkl: unpack it"));

@@ -127,6 +127,20 @@ TEST(ZipArchive, ArchivesOfPyTorchsHaveOnePickle) {
   EXPECT_THAT(damaged.words, ElementsAre(HasSubstr("the checksum of 1 entry differs")));
 }
 
+TEST(ZipArchive, FilesOfMoreThan4GiBAreReadToTheirEnd) {
+  using namespace test::pickled;
+  const test::TemporaryFolder folder;
+  constexpr uint64_t base = uint64_t{5} << 30;
+  std::string floats;
+  for (const float value : {1.f, 2.f, 3.f, 4.f, 5.f, 6.f}) floats += bytes_of(value);
+  test::put(folder / "f", "PK\3\4");
+  std::filesystem::resize_file(folder / "f", base);  // sparse
+  const std::string pickle = file(dictionary({text("w"), tensor({})}));
+  std::ofstream(folder / "f", std::ios::binary | std::ios::app)
+      << zip({{"a/data.pkl", pickle}, {"a/data/0", floats}}, {.zip64 = true, .base = base});
+  EXPECT_THAT(load_weights(folder / "f").tensors[0].tensor.data<float>(), ElementsAre(1, 2, 3, 4, 5, 6));
+}
+
 TEST(ZipArchive, ManglingAFileNeverDoesMoreThanThrow) {
   const auto path = std::filesystem::path(SACCADE_GOLDENS) / "weights" / "checkpoint.pth";
   const std::string whole = test::content_of(path);

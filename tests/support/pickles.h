@@ -71,6 +71,7 @@ struct ZipPart {
 struct ZipOddities {
   std::string prefix = {}, comment = {};
   bool zip64 = false;
+  uint64_t base = 0;                       ///< where in the file all this stands
   std::optional<uint64_t> directory = {};  ///< where it is said to begin
 };
 
@@ -82,29 +83,30 @@ inline std::string zip(const std::vector<ZipPart>& parts, const ZipOddities& odd
         crc32(0, reinterpret_cast<const Bytef*>(part.bytes.data()), static_cast<uInt>(part.bytes.size()))));
     const auto size = static_cast<uint32_t>(part.bytes.size());
     const std::string name = part.local_name.value_or(part.name);
-    const auto header = static_cast<uint32_t>(file.size() - odd.prefix.size());
+    const uint64_t header = odd.base + file.size() - odd.prefix.size();
     file += std::string("PK\3\4") + bytes_of(uint16_t{20}) + bytes_of(part.flags) + bytes_of(part.method) +
             bytes_of(uint32_t{0}) + bytes_of(crc) + bytes_of(part.local_size.value_or(size)) +
             bytes_of(part.local_size.value_or(size)) + bytes_of(static_cast<uint16_t>(name.size())) +
             bytes_of(uint16_t{0}) + name + part.bytes;
-    const uint32_t said = part.size.value_or(size), at = part.header.value_or(header);
+    const uint32_t said = part.size.value_or(size);
+    const uint64_t at = part.header ? *part.header : header;
     std::string extra;
     if (odd.zip64)
       extra = bytes_of(uint16_t{1}) + bytes_of(uint16_t{24}) + bytes_of(uint64_t{said}) + bytes_of(uint64_t{said}) +
-              bytes_of(uint64_t{at});
+              bytes_of(at);
     const uint32_t elsewhere = 0xffffffff;
     directory += std::string("PK\1\2") + bytes_of(uint16_t{20}) + bytes_of(uint16_t{20}) + bytes_of(part.flags) +
                  bytes_of(part.method) + bytes_of(uint32_t{0}) + bytes_of(crc) +
                  bytes_of(odd.zip64 ? elsewhere : said) + bytes_of(odd.zip64 ? elsewhere : said) +
                  bytes_of(static_cast<uint16_t>(part.name.size())) + bytes_of(static_cast<uint16_t>(extra.size())) +
                  bytes_of(uint16_t{0}) + bytes_of(uint16_t{0}) + bytes_of(uint16_t{0}) + bytes_of(uint32_t{0}) +
-                 bytes_of(odd.zip64 ? elsewhere : at) + part.name + extra;
+                 bytes_of(odd.zip64 ? elsewhere : static_cast<uint32_t>(at)) + part.name + extra;
   }
-  const uint64_t begin = odd.directory.value_or(file.size() - odd.prefix.size());
+  const uint64_t begin = odd.directory.value_or(odd.base + file.size() - odd.prefix.size());
   file += directory;
   const auto count = static_cast<uint16_t>(parts.size());
   if (odd.zip64) {
-    const uint64_t end = file.size();
+    const uint64_t end = odd.base + file.size();
     file += std::string("PK\6\6") + bytes_of(uint64_t{44}) + bytes_of(uint16_t{45}) + bytes_of(uint16_t{45}) +
             bytes_of(uint32_t{0}) + bytes_of(uint32_t{0}) + bytes_of(uint64_t{count}) + bytes_of(uint64_t{count}) +
             bytes_of(uint64_t{directory.size()}) + bytes_of(begin);
