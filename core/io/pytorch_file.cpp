@@ -94,7 +94,7 @@ class Taker {
   /// What one dictionary holds may be reached on many ways, so the ways are counted and not the dictionaries. Numbers
   /// and texts of long lists are passed over.
   void walk(const Value& value, std::string& name, int depth) {
-    constexpr uint64_t cost = 64;
+    constexpr uint64_t cost = 256;  // of the time it takes, counted as memory
     budget_.charge(cost + (value.has_items() ? value.items->values.size() : 0));
     if (depth > kDeepest) throw Error(fmt::format("it nests more than {} deep, or holds itself", kDeepest));
     if (value.kind == Kind::tensor) return take_tensor(name, *value.tensor);
