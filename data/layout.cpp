@@ -76,39 +76,56 @@ int64_t FolderTree::count_below(const std::string& folder) const {
   return count;
 }
 
+namespace {
+
+/// The folders among `names` that are splits, if any are.
+std::vector<Layout::Part> splits_of(const FolderTree& tree, const std::string& base,
+                                    const std::vector<std::string>& names) {
+  using Parts = std::vector<Layout::Part>;
+  std::map<std::string, Parts> manners;  // "train" and "val", or "train2017" and "val2017"
+  Parts all;
+  bool exact = false;
+  for (const std::string& name : names) {
+    if (const auto split = split_name(name)) {
+      all.push_back({split->role, joined(base, name)});
+      manners[split->rest].push_back(all.back());
+      exact |= split->exact;
+    }
+  }
+  const auto count = [](const Parts& parts, Role role) {
+    return std::count_if(parts.begin(), parts.end(), [&](const Layout::Part& part) { return part.role == role; });
+  };
+  const auto is_pair = [&](const Parts& parts) {
+    return count(parts, Role::train) > 0 && count(parts, Role::val) + count(parts, Role::test) > 0;
+  };
+  for (const auto& [rest, parts] : manners)
+    if (is_pair(parts)) return parts;
+  // Of several manners, or without a counterpart, the names may be those of classes, which have no classes within.
+  const bool once = std::all_of(all.begin(), all.end(), [&](const auto& part) { return count(all, part.role) == 1; });
+  const bool has_classes = std::any_of(all.begin(), all.end(), [&](const Layout::Part& part) {
+    return tree.below(class_folder(tree, part.folder)).size() > 1;
+  });
+  return once && has_classes && (exact || is_pair(all)) ? all : Parts{};
+}
+
+}  // namespace
+
 Layout layout_of(const FolderTree& tree) {
   std::string base;
   for (;;) {
     const std::vector<std::string> names = tree.below(base);
-    // Names of one manner ("train" and "val", or "train2017" and "val2017") that are splits.
-    std::map<std::string, std::vector<Layout::Part>> manners;
-    for (const std::string& name : names)
-      if (const auto split = split_name(name)) manners[split->rest].push_back({split->role, joined(base, name)});
-    for (const auto& [rest, parts] : manners) {
-      const auto count = [&](Role role) {
-        return std::count_if(parts.begin(), parts.end(), [&](const Layout::Part& p) { return p.role == role; });
-      };
-      const auto has_folders = [&](const std::string& folder) { return !tree.below(folder).empty(); };
-      const auto is_part = [&](const std::string& folder) {
-        return std::any_of(parts.begin(), parts.end(), [&](const auto& part) { return part.folder == folder; });
-      };
-      const bool trains = count(Role::train) > 0, tests = count(Role::test) > 0, validates = count(Role::val) > 0;
-      bool is_split = trains && (tests || validates);
-      if (!is_split && rest == "*" && (trains || (tests && validates))) {
-        // Without a counterpart the name may be that of a class: a split has classes within, what is beside it has
-        // none.
-        is_split = std::all_of(parts.begin(), parts.end(), [&](const auto& p) { return has_folders(p.folder); }) &&
-                   std::none_of(names.begin(), names.end(), [&](const std::string& name) {
-                     return !is_part(joined(base, name)) && has_folders(joined(base, name));
-                   });
+    if (names.size() > 1) {
+      Layout layout{splits_of(tree, base, names), {}};
+      if (layout.parts.empty()) break;
+      for (const std::string& name : names) {
+        const std::string folder = joined(base, name);
+        const bool is_part = std::any_of(layout.parts.begin(), layout.parts.end(),
+                                         [&](const Layout::Part& part) { return part.folder == folder; });
+        if (!is_part) layout.others.push_back(folder);
       }
-      if (!is_split || names.size() < 2) continue;
-      Layout layout{parts, {}};
-      for (const std::string& name : names)
-        if (!is_part(joined(base, name))) layout.others.push_back(joined(base, name));
       return layout;
     }
-    if (names.size() != 1) break;
+    if (names.empty()) break;
     const std::string within = joined(base, names[0]);
     if (tree.below(within).empty()) break;
     base = within;

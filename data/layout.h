@@ -47,8 +47,8 @@ struct Layout {
 };
 
 /// Looks through folders that hold a single folder with others in it, then for sub-folders that are splits by their
-/// names: one to train with and one to test with, both called in the same manner, or one to train with that has
-/// sub-folders itself.
+/// names: one to train with and one to judge by, called in the same manner; or, if there are classes in one of them,
+/// such a pair of any manner, or one that is called exactly as a split is.
 Layout layout_of(const FolderTree& tree);
 
 /// The folder whose sub-folders are the classes: `folder` itself, or one within if there is no other beside it. One
