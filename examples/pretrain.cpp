@@ -3,6 +3,8 @@
 #include <saccade/saccade.h>
 
 #include <csignal>
+#include <set>
+#include <string>
 
 #include "images.h"
 #include "memory_budget.h"
@@ -181,6 +183,8 @@ int pretrain(CLI::App& app, Settings& s) {
   s.train.checkpoint_every = s.checkpoint_every;
   const program::TrunkInfo info{s.trunk, s.views.crops[0].size, s.mean, s.std};
   std::string judged_by;
+  std::set<std::string> left_out;       // of the kNN tests
+  ssl::RunReporter* reports = nullptr;  // once everything holds
   if (!s.knn_data.empty()) {
     data::LabelledPair labelled = data::labelled_pair(s.knn_data, "", s.images.options(channels));
     judged_by = labelled.summary;
@@ -188,6 +192,9 @@ int pretrain(CLI::App& app, Settings& s) {
     s.train.evaluate = [&, pair = std::move(labelled)](int64_t) {
       const data::Rows bank = program::features(*trunk, pair.train, info);
       const data::Rows queries = program::features(*trunk, pair.test, info);
+      for (const data::Rows* rows : {&bank, &queries})
+        for (const data::Failure& f : rows->failures)
+          if (left_out.insert(f.reason).second) reports->say("kNN: left out: " + f.reason);
       const auto found = ssl::knn_classify(bank.rows, bank.labels, queries.rows, s.knn);
       return std::vector<std::pair<std::string, double>>{{"kNN", ssl::accuracy(found, queries.labels)}};
     };
@@ -208,6 +215,7 @@ int pretrain(CLI::App& app, Settings& s) {
                  for (const data::Failure& f : loader.failures()) reasons.push_back(f.reason);
                  return reasons;
                }});
+  reports = &reporter;
   reporter.say(source.summary);
   reporter.say(fmt::format(
       "{} images, {} iterations an epoch; {}: {} parameters, {} features; {} prototypes, lr {:.3g}", source.size(),

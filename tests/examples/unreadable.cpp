@@ -141,9 +141,16 @@ TEST(ProgramsOnBrokenImages, TooManyStopARunWithATableAndAnotherLimitGoesOn) {
   EXPECT_NE(more.out.find("Going on from"), std::string::npos) << more.out;
   expect_listed_once(run_folder, broken);
   const Outcome whole =
-      run("pretrain", training(folder / "photos", folder / "whole", 10, 3, {"--max-unreadable", "0.5"}));
+      run("pretrain",
+          training(folder / "photos", folder / "whole", 10, 3,
+                   {"--max-unreadable", "0.5", "--knn-data", (folder / "photos").string(), "--knn-every", "1"}));
   ASSERT_EQ(whole.status, 0) << whole.err;
   EXPECT_TRUE(content_of(run_folder / "trunk.safetensors") == content_of(folder / "whole" / "trunk.safetensors"));
+
+  int64_t left_out = 0;
+  for (const ssl::LogLine& line : ssl::read_run_log(folder / "whole" / "log.jsonl"))
+    left_out += line.kind == "notice" && line.texts.at("text").starts_with("kNN: left out: ") ? 1 : 0;
+  EXPECT_EQ(left_out, 100) << "three tests name each image once";
 
   EXPECT_EQ(run("pretrain", training(folder / "photos", folder / "none", 10, 1, {"--max-unreadable", "10"})).status, 2);
 
