@@ -47,8 +47,10 @@ json manifest_of(const Metadata& metadata) {
   if (hash_of(manifest->second.data(), manifest->second.size()) != hash->second)
     throw Error("its manifest has changed since it was written");
   json parsed = json::parse(manifest->second);
-  if (parsed.at("format") != kFormat)
-    throw Error(fmt::format("it has checkpoint format {}, this program reads {}", parsed.at("format").dump(), kFormat));
+  const json& format = parsed.at("format");
+  if (format != kFormat)
+    throw Error(fmt::format("it has checkpoint format {}, this program reads {}",
+                            format.is_number() ? format.dump() : std::string("of another kind"), kFormat));
   return parsed;
 }
 
@@ -103,7 +105,12 @@ Checkpoint load_checkpoint(const fs::path& path) try {
     if (hash->get<std::string>() != fingerprint(each.tensor))
       throw Error(fmt::format("the tensor '{}' has changed since it was written", each.name));
   }
-  return {manifest.at("step"), manifest.at("state"), std::move(file.tensors), path};
+  // Only integers are converted: a real number may be larger than any step.
+  const json& step = manifest.at("step");
+  if (!step.is_number_integer() || step.get<int64_t>() < 0) throw Error("its manifest gives no step");
+  std::string state = manifest.at("state");
+  if (!json::accept(state)) throw Error("the state in its manifest is not valid JSON");
+  return {step, std::move(state), std::move(file.tensors), path};
 } catch (const OutOfMemory&) {
   throw;  // says nothing about the file
 } catch (const std::exception& error) {
