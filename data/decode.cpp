@@ -44,7 +44,8 @@ void convert_channels(Image& image, int channels) {
 void decode(std::span<const uint8_t> bytes, const DecodeOptions& options, Image& out) {
   if (bytes.empty()) throw Error("the file is empty");
   if (static_cast<int64_t>(bytes.size()) > options.limits.max_file_bytes) {
-    throw Error(fmt::format("{} bytes are more than the limit of {}", bytes.size(), options.limits.max_file_bytes));
+    throw Error(fmt::format("{} bytes are more than the limit of {} (--max-pixels moves it)", bytes.size(),
+                            options.limits.max_file_bytes));
   }
   const Format format = detect_format(bytes);
   switch (format) {
@@ -97,8 +98,8 @@ void read_file(const std::string& path, int64_t max_bytes, std::vector<uint8_t>&
   if (::fstat(file.fd, &info) != 0) throw Error(fmt::format("{}: {}", path, std::strerror(errno)));
   if (!S_ISREG(info.st_mode)) throw Error(fmt::format("{}: is no regular file", path));
   if (info.st_size > max_bytes) {
-    throw Error(
-        fmt::format("{}: {} bytes are more than the limit of {}", path, static_cast<int64_t>(info.st_size), max_bytes));
+    throw Error(fmt::format("{}: {} bytes are more than the limit of {} (--max-pixels moves it)", path,
+                            static_cast<int64_t>(info.st_size), max_bytes));
   }
   bytes.resize(static_cast<size_t>(info.st_size));
   size_t done = 0;

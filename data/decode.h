@@ -29,7 +29,8 @@ struct DecodeOptions {
   /// 1 or 3: the result has that many channels (gray is replicated, RGB weighted as in to_gray()). 0: as stored.
   int channels = 3;
   /// A JPEG whose sqrt(width * height) is a multiple of this is decoded at 1/2, 1/4 or 1/8 of its size, which its
-  /// transform gives almost for free, as long as what comes out is still at least this large. 0: always in full.
+  /// transform gives almost for free, as long as what comes out is still at least this large. Of an image more than
+  /// twice as long as it is wide, only so much counts. 0: always in full.
   double useful_side = 0;
   /// Turn and mirror the image as its EXIF orientation says.
   bool exif = true;

@@ -6,6 +6,7 @@
 #include <saccade/data/exif.h>
 #include <saccade/kernels/error.h>
 
+#include <algorithm>
 #include <csetjmp>
 #include <cstdio>
 #include <string_view>
@@ -140,7 +141,9 @@ void decode_jpeg(std::span<const uint8_t> bytes, const DecodeOptions& options, I
       info.jpeg_color_space == JCS_GRAYSCALE || (options.channels == 1 && info.jpeg_color_space == JCS_YCbCr);
   info.out_color_space = cmyk ? JCS_CMYK : gray ? JCS_GRAYSCALE : JCS_RGB;
   if (options.useful_side > 0) {
-    const double pixels = static_cast<double>(info.image_width) * info.image_height;
+    // Of an image that is nothing but long, crops show what its shorter side has.
+    const double shorter = std::min(info.image_width, info.image_height);
+    const double pixels = std::min(static_cast<double>(info.image_width) * info.image_height, 2 * shorter * shorter);
     const double wanted = options.useful_side * options.useful_side;
     info.scale_num = 8;
     info.scale_denom = 8;

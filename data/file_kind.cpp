@@ -34,8 +34,8 @@ std::string extension_of(std::string_view name) {
 }
 
 bool is_of_images(const std::string& extension) {
-  static const std::unordered_set<std::string> kImages{".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".ppm",
-                                                       ".pgm", ".pbm",  ".pnm", ".bmp",  ".dib", ".webp"};
+  static const std::unordered_set<std::string> kImages{".jpg", ".jpeg", ".jpe", ".jfif", ".png",  ".ppm", ".pgm",
+                                                       ".pbm", ".pnm",  ".bmp", ".dib",  ".webp", ".gif"};
   return kImages.contains(extension);
 }
 

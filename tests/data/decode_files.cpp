@@ -51,7 +51,7 @@ std::vector<Case> cases() {
 
 TEST(DecodeFiles, GivePillowsPixels) {
   const auto all = cases();
-  ASSERT_GE(all.size(), 106u);
+  ASSERT_GE(all.size(), 107u);
   for (const Case& c : all) {
     const auto bytes = bytes_of(c.name);
     ASSERT_EQ(error_of(bytes), "") << c.name;
@@ -143,6 +143,14 @@ TEST(DecodeFiles, AJpegIsTurnedAsItsExifOrientationSays) {
     EXPECT_EQ(gray.width, image.width);
     EXPECT_NEAR(gray.row(3)[5], (image.row(3)[15] * 77 + image.row(3)[16] * 150 + image.row(3)[17] * 29) / 256, 3);
   }
+}
+
+TEST(DecodeFiles, OfALongJpegTheShorterSideSaysWhatSuffices) {
+  const auto bytes = bytes_of("strip.jpg");  // 600 x 32: as good as 64 x 32, a side of 45
+  const auto height = [&](double useful) { return decode(bytes, {.useful_side = useful}).height; };
+  EXPECT_EQ(height(23), 32);
+  EXPECT_EQ(height(22), 16);
+  EXPECT_EQ(height(5), 4);
 }
 
 TEST(DecodeFiles, ExifMayBeLeftOut) {

@@ -186,6 +186,7 @@ for orientation in range(1, 9):
     case(f"exif{orientation}.png", saved(smooth, "PNG", exif=data))
     case(f"exif{orientation}.webp", saved(smooth, "WEBP", exif=data, lossless=True))
     case(f"exif{orientation}.jpg", saved(smooth, "JPEG", exif=b"Exif\0\0" + data, quality=90))
+case("strip.jpg", saved(smooth.resize((600, 32)), "JPEG", quality=90))
 case("exif_gray.png", saved(photo.convert("L"), "PNG", exif=exif(6)))
 case("exif_long.png", saved(photo, "PNG", exif=exif(8, ">", type=4)))
 case("exif_9.png", saved(photo, "PNG", exif=exif(9)))
