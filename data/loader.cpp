@@ -130,12 +130,13 @@ struct Loader::Impl {
   }
 
   [[noreturn]] void too_many(int64_t failed, int64_t tried) {
+    const std::vector<Failure> found = unreadable.list(source);
     throw TooManyUnreadable(
         fmt::format(
             "{}: {} of {} images tried cannot be read, which is more than {:g} % of all (--max-unreadable moves "
-            "the limit)",
-            source.name, failed, tried, 100 * options.max_unreadable),
-        table_of_reasons(unreadable.list(source), source.name));
+            "the limit); with those tried in their places, {} were found:",
+            source.name, failed, tried, 100 * options.max_unreadable, found.size()),
+        table_of_reasons(found, source.name));
   }
   [[noreturn]] void none_readable() {
     throw Error(fmt::format("{}: none of the {} images can be read; the first: {}", source.name, source.size(),
