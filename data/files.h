@@ -11,10 +11,15 @@
 /// What the kinds of sources share: image files, wherever their names come from.
 namespace saccade::data {
 
+/// Files with their sizes, named below a folder.
+std::vector<StoredFile> stored_files(const std::string& folder, int64_t count,
+                                     const std::function<std::string(int64_t)>& path_of);
+
 /// A source of image files.
+/// @param folder   that their names are below, for fingerprints
 /// @param path_of  called by several threads at once
-Source image_files(std::string name, int64_t count, std::function<std::string(int64_t)> path_of,
-                   const OpenOptions& options);
+Source image_files(std::string name, const std::string& folder, int64_t count,
+                   std::function<std::string(int64_t)> path_of, const OpenOptions& options);
 /// The images of a listing in the order of `files`.
 Source image_files(const Listing& listing, std::vector<Listing::File> files, const OpenOptions& options);
 

@@ -3,6 +3,7 @@
 #include <saccade/data/layout.h>
 #include <saccade/data/printable.h>
 #include <saccade/kernels/error.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <atomic>
@@ -48,14 +49,30 @@ std::string words_of_kinds(const Listing& listing, const std::vector<Listing::Fi
   return kinds.words();
 }
 
-Source image_files(std::string name, int64_t count, std::function<std::string(int64_t)> path_of,
-                   const OpenOptions& options) {
+std::vector<StoredFile> stored_files(const std::string& folder, int64_t count,
+                                     const std::function<std::string(int64_t)>& path_of) {
+  const std::string start = folder + "/";
+  std::vector<StoredFile> files(static_cast<size_t>(count));
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < count; ++i) {
+    std::string path = path_of(i);
+    struct stat info {};
+    if (::stat(path.c_str(), &info) == 0) files[static_cast<size_t>(i)].bytes = info.st_size;
+    if (path.starts_with(start)) path.erase(0, start.size());
+    files[static_cast<size_t>(i)].name = std::move(path);
+  }
+  return files;
+}
+
+Source image_files(std::string name, const std::string& folder, int64_t count,
+                   std::function<std::string(int64_t)> path_of, const OpenOptions& options) {
   if (options.channels != 0 && options.channels != 1 && options.channels != 3)
     throw Error(fmt::format("images: expected 1 or 3 channels, got {}", options.channels));
   Source source;
   source.name = printable(name);
   source.count = count;
   source.channels = options.channels == 1 ? 1 : 3;
+  source.files = [folder, count, path_of] { return stored_files(folder, count, path_of); };
   source.key = [path_of](int64_t i) { return printable(path_of(i)); };
   source.read = [path_of, options, channels = source.channels, remarked = std::make_shared<std::atomic<bool>>(false)](
                     int64_t i, double useful_side, Image& out) {
@@ -102,7 +119,7 @@ Source image_files(const Listing& listing, std::vector<Listing::File> files, con
     const std::string& below = names->folders[static_cast<size_t>(folder)];
     return names->root + "/" + below + (below.empty() ? "" : "/") + name;
   };
-  return image_files(listing.root, count, path_of, options);
+  return image_files(listing.root, listing.root, count, path_of, options);
 }
 
 void set_classes(Source& source, const std::vector<std::string>& class_of) {

@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <saccade/data/files.h>
 #include <saccade/data/idx_files.h>
 #include <saccade/data/printable.h>
 #include <saccade/data/source.h>
@@ -142,6 +143,10 @@ Source idx(const std::string& images_path, const std::string& labels_path) {
   source.summary = fmt::format("{}: {} {} images of {} x {} pixels", source.name, source.count,
                                gray ? "gray" : "colour", extents[2], extents[1]);
   source.key = [name = source.name](int64_t i) { return fmt::format("{}[{}]", name, i); };
+  source.files = [images_path] {
+    const std::filesystem::path folder = std::filesystem::path(images_path).parent_path();
+    return stored_files(folder.string(), 1, [&](int64_t) { return images_path; });
+  };
   source.read = [images, channels = source.channels](int64_t i, double, Image& out) {
     out.resize(static_cast<int>(images->extents[1]), static_cast<int>(images->extents[2]), channels);
     std::copy_n(images->values.data() + static_cast<size_t>(i) * out.pixels.size(), out.pixels.size(),

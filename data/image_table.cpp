@@ -8,6 +8,7 @@
 #include <saccade/kernels/error.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <optional>
@@ -33,7 +34,7 @@ struct Entry {
 };
 
 struct ImageTable {
-  std::string name;
+  std::string name, folder;  ///< to print; it lies in
   std::vector<Entry> entries;
   std::string path_column, label_column;  ///< in words; no labels: empty
   int64_t repeats = 0;
@@ -128,7 +129,11 @@ void split_at_last_space(Table& table) {
 }
 
 ImageTable read_image_table(const std::string& path, Labels needed) {
-  ImageTable out{.name = printable(path), .entries = {}, .path_column = "", .label_column = ""};
+  ImageTable out{.name = printable(path),
+                 .folder = std::filesystem::path(path).parent_path().string(),
+                 .entries = {},
+                 .path_column = "",
+                 .label_column = ""};
   std::vector<uint8_t> bytes;
   read_file(path, kMaxTableBytes, bytes);
   Table table = parse_table(out.name, std::string(bytes.begin(), bytes.end()));
@@ -220,7 +225,7 @@ Source source_of(const ImageTable& table, const std::vector<Entry>& entries, con
   }
   const auto count = static_cast<int64_t>(paths->size());
   Source source = image_files(
-      table.name, count, [paths](int64_t i) { return (*paths)[static_cast<size_t>(i)]; }, options);
+      table.name, table.folder, count, [paths](int64_t i) { return (*paths)[static_cast<size_t>(i)]; }, options);
   set_classes(source, classes);
   return source;
 }

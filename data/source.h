@@ -10,6 +10,12 @@
 
 namespace saccade::data {
 
+/// A file that samples lie in.
+struct StoredFile {
+  std::string name;  ///< below the source's folder, of any bytes; whole where it lies elsewhere
+  int64_t bytes = 0;
+};
+
 /// Where images come from. A value: one of your own is this struct with its functions filled in. Both functions are
 /// called by several threads at once.
 struct Source {
@@ -24,6 +30,8 @@ struct Source {
   /// Puts sample i into `out`, whose memory it reuses. `useful_side`: see DecodeOptions; a source may ignore it, but
   /// the pixels must depend on nothing but i and it. Throws saccade::Error when the sample cannot be read.
   std::function<void(int64_t i, double useful_side, Image& out)> read;
+  /// The files of all samples, in their order and with their sizes as they are now: see fingerprint(). May be empty.
+  std::function<std::vector<StoredFile>()> files;
 
   int64_t size() const { return count; }
   int label(int64_t i) const { return labels.empty() ? -1 : labels[static_cast<size_t>(i)]; }

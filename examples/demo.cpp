@@ -5,6 +5,7 @@
 #include <saccade/saccade.h>
 
 #include "pictures.h"
+#include "run_data.h"
 #include "run_settings.h"
 
 using namespace saccade;
@@ -23,6 +24,7 @@ struct Recipe {
   ssl::TrainerOptions train = {.epochs = 10, .lr = 1.5e-3f, .warmup_iterations = 100, .evaluate_every = 936};
   ssl::FineTuneOptions tune = {.iterations = 400};
   ssl::KnnOptions knn = {.neighbours = 20, .temperature = 0.07f, .center = true};
+  program::RunData run_data;
   program::Machine machine;
 
   void flags(CLI::App& app) {
@@ -32,6 +34,7 @@ struct Recipe {
     add("--data", data, "Folder of the IDX files");
     add("--run", run, "Run folder; training goes on from its checkpoint");
     app.add_flag("--fresh", fresh, "Start over in that folder")->configurable(false);
+    run_data.flags(app);
     add("--trunk", trunk, "RegNet: depth, first width, slope, ratio, group width, stem");
     add("--crops", crops, "Crops, with their ranges of area");
     add("--epochs", train.epochs, "Passes over the photos");
@@ -69,6 +72,8 @@ int run(CLI::App& app, Recipe& r) {
   const Device device = r.machine.apply();
   program::check_run_folder(r.run, r.data);
   const data::Source source = data::fashion_mnist(r.data), test_source = data::fashion_mnist(r.data, false);
+  r.run_data.compare(r.run, r.fresh, source, r.data);
+  r.train.keep_length = r.run_data.now.was_changed;
   r.views.crops = data::parse_crops(r.crops);
   r.views.contrast = r.views.brightness;
   r.views.mean = {0.f, 0.f, 0.f};  // the photos' black ground is zero, as the padding of convolutions is
@@ -102,12 +107,14 @@ int run(CLI::App& app, Recipe& r) {
   ssl::Trainer trainer(model, optim::adamw({.weight_decay = 1e-6f}), r.train);
   ssl::RunFolder folder(r.run);
   program::prepare(app, folder, r.fresh, {"run", "data", "evaluate-every", "threads", "workers"});
+  r.run_data.store(folder);
   const auto settings = program::settings_of(app);
   ssl::RunReporter reporter(folder, {.title = "SwAV on Fashion-MNIST",
                                      .subtitle = fmt::format("{} parameters, {} photos without their labels",
                                                              trunk->parameter_count(), source.size()),
                                      .epochs = r.train.epochs,
                                      .configuration = {settings.begin(), settings.end()}});
+  if (!r.run_data.notice.empty()) reporter.say(r.run_data.notice);
   if (reporter.run(trainer, loader).interrupted) return 130;
 
   const std::string labels = fmt::format("{} labels", few.size());

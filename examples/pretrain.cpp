@@ -9,6 +9,7 @@
 #include "images.h"
 #include "memory_budget.h"
 #include "pictures.h"
+#include "run_data.h"
 #include "run_settings.h"
 #include "weights.h"
 
@@ -29,6 +30,7 @@ struct Settings {
   ssl::TrainerOptions train = {.epochs = 100};
   ssl::KnnOptions knn;
   program::ImageFlags images;
+  program::RunData run_data;
   program::Machine machine;
 
   void flags(CLI::App& app) {
@@ -41,6 +43,7 @@ struct Settings {
     app.add_flag("--fresh", fresh, "Start over: remove what an earlier run left in the folder")
         ->configurable(false)
         ->group(group);
+    run_data.flags(app);
     add(group, "--checkpoint-every", checkpoint_every, "Iterations between checkpoints; 0: each epoch");
     add(group, "--keep", train.keep_checkpoints, "Checkpoints that are kept")->check(CLI::PositiveNumber);
     add(group, "--seed", seed, "Of first weights, order and crops");
@@ -118,18 +121,22 @@ struct Settings {
 };
 
 /// What may differ when a run goes on: nothing of it changes what is learned.
-const std::set<std::string> kMayDiffer{"run",           "checkpoint-every", "keep",           "names",
-                                       "knn-data",      "knn-every",        "knn-neighbours", "knn-temperature",
-                                       "device",        "threads",          "workers",        "memory-budget",
-                                       "max-unreadable"};
+const std::set<std::string> kMayDiffer{
+    "run",           "data",           "checkpoint-every", "keep",   "names",   "knn-data",
+    "knn-every",     "knn-neighbours", "knn-temperature",  "device", "threads", "workers",
+    "memory-budget", "max-unreadable"};
 
 int pretrain(CLI::App& app, Settings& s) {
   const Device device = s.machine.apply();
   const nn::Names names = nn::names_of(s.names);
   program::check_run_folder(s.run, s.data);
+  program::check_data_is_there(app, s.run, s.data);
   const bool plain_name = !s.trunk.starts_with("resnet") && s.trunk.find("in=") == std::string::npos;
   const data::Source source =
       data::open_images(s.data, s.images.options(plain_name ? 0 : program::channels_of(s.trunk)));
+  s.run_data.compare(s.run, s.fresh, source, s.data);
+  program::change(app, "--data", s.data, s.run_data.now.path);
+  s.train.keep_length = s.run_data.now.was_changed;
   const int channels = source.channels;
   if (plain_name && channels == 1)  // gray images: a network with one channel
     program::change(app, "--trunk", s.trunk, s.trunk + (s.trunk.find(':') == std::string::npos ? ":in=1" : ",in=1"));
@@ -186,6 +193,7 @@ int pretrain(CLI::App& app, Settings& s) {
   std::set<std::string> left_out;       // of the kNN tests
   ssl::RunReporter* reports = nullptr;  // once everything holds
   if (!s.knn_data.empty()) {
+    program::change(app, "--knn-data", s.knn_data, data::absolute_path(s.knn_data));
     data::LabelledPair labelled = data::labelled_pair(s.knn_data, "", s.images.options(channels));
     judged_by = labelled.summary;
     s.train.evaluate_every = s.knn_every * per_epoch;
@@ -203,9 +211,10 @@ int pretrain(CLI::App& app, Settings& s) {
 
   ssl::RunFolder folder(s.run);
   program::prepare(app, folder, s.fresh, kMayDiffer);
+  s.run_data.store(folder);
   const auto settings = program::settings_of(app);
   ssl::RunReporter reporter(
-      folder, {.title = fmt::format("SwAV on {}", s.data),
+      folder, {.title = fmt::format("SwAV on {}", source.name),
                .subtitle = fmt::format("{} ({} parameters, {} features), {} images", s.trunk, trunk->parameter_count(),
                                        trunk->out_channels(), source.size()),
                .epochs = s.train.epochs,
@@ -217,6 +226,7 @@ int pretrain(CLI::App& app, Settings& s) {
                }});
   reports = &reporter;
   reporter.say(source.summary);
+  if (!s.run_data.notice.empty()) reporter.say(s.run_data.notice);
   reporter.say(fmt::format(
       "{} images, {} iterations an epoch; {}: {} parameters, {} features; {} prototypes, lr {:.3g}", source.size(),
       per_epoch, s.trunk, trunk->parameter_count(), trunk->out_channels(), s.swav.prototypes, s.train.lr));

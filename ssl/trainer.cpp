@@ -60,7 +60,7 @@ FitResult Trainer::fit(BatchSource source, const std::filesystem::path& folder) 
   const int64_t batches = source.batches_per_epoch, accumulate = options_.accumulate;
   if (batches < 1) fail("Trainer: the source has no whole batch");
   const int64_t per_epoch = std::max<int64_t>(batches / accumulate, 1);
-  const int64_t iterations = options_.iterations > 0 ? options_.iterations : options_.epochs * batches / accumulate;
+  int64_t iterations = options_.iterations > 0 ? options_.iterations : options_.epochs * batches / accumulate;
   if (iterations < 1)
     fail(fmt::format("Trainer: {} batches are fewer than the {} of one iteration", options_.epochs * batches,
                      accumulate));
@@ -195,7 +195,7 @@ void Trainer::save(const BatchSource& source, const std::filesystem::path& folde
   for (const std::string& warning : saved.warnings) notice(warning);
 }
 
-int64_t Trainer::resume(const BatchSource& source, const std::filesystem::path& folder, int64_t iterations) {
+int64_t Trainer::resume(const BatchSource& source, const std::filesystem::path& folder, int64_t& iterations) {
   if (folder.empty()) return 0;
   std::vector<std::string> problems;
   const auto checkpoint = io::latest_checkpoint(folder / "checkpoints", problems);
@@ -203,6 +203,7 @@ int64_t Trainer::resume(const BatchSource& source, const std::filesystem::path& 
   if (!checkpoint) return 0;
   const auto state = nlohmann::json::parse(checkpoint->state);
   const std::string where = checkpoint->path.string();
+  if (options_.keep_length) iterations = state.at("iterations").get<int64_t>();
   if (state.at("iterations") != iterations)
     fail(
         fmt::format("{} is of a run of {} iterations, and this one has {}: its schedule would be another. Give the "

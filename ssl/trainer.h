@@ -52,6 +52,9 @@ struct TrainerOptions {
   int64_t epochs = 0;      ///< length of the run in passes over the source, or
   int64_t iterations = 0;  ///< its length in iterations, which wins
 
+  /// A run that goes on keeps the length in iterations that it was started with, whatever its epochs come to by now.
+  bool keep_length = false;
+
   float lr = 0.6f;               ///< at the top of the schedule
   float final_lr_ratio = 1e-3f;  ///< the end of the cosine, as a share of lr
   float warmup_start_ratio = 0.f;
@@ -131,7 +134,7 @@ class Trainer {
   void evaluate(int64_t iteration);
   void save(const BatchSource& source, const std::filesystem::path& folder, int64_t iteration,
             int64_t iterations) const;
-  int64_t resume(const BatchSource& source, const std::filesystem::path& folder, int64_t iterations);
+  int64_t resume(const BatchSource& source, const std::filesystem::path& folder, int64_t& iterations);
   void notice(const std::string& sentence) const;
 
   SwAV& model_;

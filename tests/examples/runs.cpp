@@ -61,6 +61,7 @@ TEST_F(Runs, ThatAnEarlierVersionStartedGoOn) {
   const std::string photos = data("#1 \"best\"");
   ASSERT_EQ(run("pretrain", training(photos)).status, 0);
   forget_the_end(run_folder);
+  fs::remove(run_folder / "data.tsv");
   // As it was written then: text in quotes of either kind, nothing escaped.
   put(run_folder / "config.toml",
       fmt::format("# Learns features from a folder of images without labels (SwAV).\n\n# Run Options\n\n"
@@ -71,6 +72,65 @@ TEST_F(Runs, ThatAnEarlierVersionStartedGoOn) {
   const Outcome rest = go_on();
   EXPECT_EQ(rest.status, 0) << rest.err;
   EXPECT_NE(rest.out.find("Going on from 3 of 6 iterations"), std::string::npos) << rest.out;
+}
+
+TEST_F(Runs, GoOnWhereTheirImagesHaveMovedOrAreSpelledOtherwise) {
+  ASSERT_EQ(run("pretrain", training(data())).status, 0);
+  const std::string config = content_of(run_folder / "config.toml"),
+                    trunk = content_of(run_folder / "trunk.safetensors");
+  EXPECT_NE(config.find("data = \"" + data() + "\"\n"), std::string::npos) << config;
+  const std::string relative = fs::relative(data()).string();
+  for (const std::string& spelled : {data() + "/", data() + "/a/..", relative, "./" + relative}) {
+    forget_the_end(run_folder);
+    const Outcome rest = go_on({"--data", spelled});
+    EXPECT_EQ(rest.status, 0) << rest.err;
+    EXPECT_EQ(rest.out.find("have moved"), std::string::npos) << rest.out;
+    EXPECT_EQ(content_of(run_folder / "config.toml"), config);
+  }
+  fs::rename(folder / "photos", folder / "elsewhere");
+  forget_the_end(run_folder);
+  const Outcome lost = go_on();
+  EXPECT_EQ(lost.status, 1);
+  EXPECT_NE(lost.err.find("if it has moved: saccade-pretrain --run"), std::string::npos) << lost.err;
+  const Outcome moved = go_on({"--data", data("elsewhere")});
+  EXPECT_EQ(moved.status, 0) << moved.err;
+  EXPECT_NE(moved.out.find("have moved from " + (folder / "photos").string() + " to " + data("elsewhere")),
+            std::string::npos)
+      << moved.out;
+  EXPECT_TRUE(content_of(run_folder / "trunk.safetensors") == trunk);
+  forget_the_end(run_folder);
+  EXPECT_EQ(go_on().status, 0) << "it knows the new place";
+}
+
+TEST_F(Runs, DoNotGoOnWithOtherImagesUnlessThatIsAccepted) {
+  ASSERT_EQ(run("pretrain", training(data())).status, 0);
+  forget_the_end(run_folder);
+  const std::string list = content_of(run_folder / "data.tsv");
+  fs::copy(folder / "photos" / "a" / "a.ppm", folder / "photos" / "000.ppm");
+  for (const char* name : {"b.ppm", "c.ppm", "d.ppm"})
+    fs::copy(folder / "photos" / "a" / name, folder / "photos" / fmt::format("0{}", name));
+  fs::remove(folder / "photos" / "b" / "d.ppm");
+  put(folder / "photos" / "c" / "c.ppm", "P6 1 1 255\nabc");
+  const Outcome refused = go_on();
+  EXPECT_EQ(refused.status, 1);
+  EXPECT_EQ(std::count(refused.err.begin(), refused.err.end(), '\n'), 1) << refused.err;
+  EXPECT_NE(refused.err.find("12 images then, 15 now: 4 added (000.ppm, 0b.ppm, 0c.ppm, ...), 1 removed (b/d.ppm), 1 "
+                             "replaced (c/c.ppm)"),
+            std::string::npos)
+      << refused.err;
+  EXPECT_EQ(content_of(run_folder / "data.tsv"), list);
+  EXPECT_EQ(go_on({"--data-changed", "yes"}).status, 2);
+
+  const Outcome accepted = go_on({"--data-changed", "accept"});
+  EXPECT_EQ(accepted.status, 0) << accepted.err;
+  EXPECT_NE(accepted.out.find("no longer those of an unbroken run"), std::string::npos) << accepted.out;
+  EXPECT_NE(accepted.out.find("Going on from 3 of 6 iterations"), std::string::npos) << "its length stays";
+  EXPECT_EQ(content_of(run_folder / "config.toml").find("data-changed"), std::string::npos) << "it holds once";
+  EXPECT_EQ(go_on().status, 0) << "these are the run's images now";
+  fs::remove(folder / "photos" / "000.ppm");
+  EXPECT_EQ(go_on().status, 1);
+  EXPECT_EQ(run("pretrain", training(data(), {"--fresh"})).status, 0);
+  EXPECT_EQ(go_on().status, 0);
 }
 
 TEST_F(Runs, AreNotWrittenWhereOtherThingsLie) {
