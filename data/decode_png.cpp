@@ -16,7 +16,9 @@ struct Reader {
   png_structp png = nullptr;
   png_infop info = nullptr;
   std::span<const uint8_t> rest;
-  bool ended = false;  ///< more was asked for than the file has
+  bool ended = false;         ///< more was asked for than the file has
+  bool at_last_row = false;   ///< of all passes
+  bool has_all_rows = false;  ///< libpng looks for the end of the stream before it returns the last one
   std::jmp_buf escape;
   char message[200] = "out of memory";
 
@@ -41,6 +43,16 @@ void read_bytes(png_structp png, png_bytep to, size_t count) {
   }
   std::memcpy(to, reader.rest.data(), count);
   reader.rest = reader.rest.subspan(count);
+  // The last chunk of pixels is as long as the file has it: libpng would look at none of what it cannot have whole.
+  const bool header = count == 8 && (png_get_io_state(png) & PNG_IO_MASK_LOC) == PNG_IO_CHUNK_HDR;
+  if (header && std::memcmp(to + 4, "IDAT", 4) == 0 && png_get_uint_32(to) > reader.rest.size())
+    png_save_uint_32(to, static_cast<png_uint_32>(reader.rest.size()));
+}
+
+/// Called when the pixels of a row are complete.
+void on_row(png_structp png, png_row_infop, png_bytep) {
+  auto& reader = *static_cast<Reader*>(png_get_io_ptr(png));
+  reader.has_all_rows = reader.at_last_row;
 }
 
 /// To libpng it is a warning when the pixels' own checksum is wrong.
@@ -61,15 +73,22 @@ bool set_up_conversions(Reader& reader, int& passes) {
   png_set_expand(reader.png);
   png_set_strip_16(reader.png);
   png_set_strip_alpha(reader.png);
+  png_set_read_user_transform_fn(reader.png, on_row);
   passes = png_set_interlace_handling(reader.png);
   png_read_update_info(reader.png, reader.info);
   return true;
 }
 
 bool read_rows(Reader& reader, Image& out, int passes) {
-  if (setjmp(reader.escape)) return false;
-  for (int pass = 0; pass < passes; ++pass)
-    for (int y = 0; y < out.height; ++y) png_read_row(reader.png, out.row(y), nullptr);
+  if (setjmp(reader.escape)) return reader.ended && reader.has_all_rows;
+  for (int pass = 0; pass < passes; ++pass) {
+    for (int y = 0; y < out.height; ++y) {
+      reader.at_last_row = pass == passes - 1 && y == out.height - 1;
+      // Of an interlaced image, the last pass has the odd rows.
+      reader.has_all_rows = reader.at_last_row && passes > 1 && y % 2 == 0;
+      png_read_row(reader.png, out.row(y), nullptr);
+    }
+  }
   return true;
 }
 
@@ -82,9 +101,9 @@ bool read_end(Reader& reader) {
 
 /// Of the eXIf chunk, before the pixels or after them.
 int orientation_of(std::span<const uint8_t> bytes) {
-  for (size_t at = 8; bytes.size() - at >= 12;) {  // length, type, data, checksum
+  for (size_t at = 8; at + 8 <= bytes.size();) {  // length, type, data, checksum
     const size_t length = png_get_uint_32(bytes.data() + at);
-    if (length > bytes.size() - at - 12) break;
+    if (length > bytes.size() - at - 8) break;
     if (std::memcmp(bytes.data() + at + 4, "eXIf", 4) == 0) return exif_orientation(bytes.subspan(at + 8, length));
     at += 12 + length;
   }
@@ -122,7 +141,7 @@ void decode_png(std::span<const uint8_t> bytes, const DecodeOptions& options, Im
                             png_get_rowbytes(reader.png, reader.info), out.width, channels));
   }
   check(read_rows(reader, out, passes));
-  check(read_end(reader));
+  if (!reader.ended) check(read_end(reader));
   if (options.exif) make_upright(out, orientation_of(bytes));
 }
 

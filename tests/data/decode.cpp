@@ -74,7 +74,7 @@ TEST(Decode, EveryPrefixOfAFileIsRefused) {
     const auto whole = golden::bytes(name);
     const size_t step = whole.size() > 4000 ? 7 : 1;
     // What lacks but its end is complete: a JPEG's marker, a PNG's checksums and last chunk, a BMP's padding.
-    const size_t last = whole.size() - (whole[0] == 0xff ? 2 : whole[0] == 0x89 ? 16 : whole[0] == 'B' ? 3 : 0);
+    const size_t last = whole.size() - (whole[0] == 0xff ? 2 : whole[0] == 0x89 ? 22 : whole[0] == 'B' ? 3 : 0);
     for (size_t length = 0; length < last; length += step) {
       const std::vector<uint8_t> prefix(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(length));
       ASSERT_NE(error_of(prefix), "") << name << " cut to " << length << " of " << whole.size();
