@@ -43,13 +43,15 @@ int64_t permuted(int64_t i, int64_t count, uint64_t key, uint64_t stream) {
   return static_cast<int64_t>(at);
 }
 
-/// Who stood in for a sample when it was found to be unreadable.
+/// Who stood in for a sample when it was found to be unreadable; -1 if that took long to find, where hardly any can be
+/// read and all of these stood in often.
 int64_t first_stand_in(int64_t count, uint64_t seed, int64_t sample, int64_t epoch, const UnreadSamples& known) {
-  for (int64_t attempt = 1;; ++attempt) {
+  for (int64_t attempt = 1; attempt <= kDraws; ++attempt) {
     const int64_t other = stand_in(count, seed, epoch, sample, attempt);
     const auto at = known.find(other);
     if (at == known.end() || at->second.epoch > epoch) return other;
   }
+  return -1;
 }
 
 }  // namespace
@@ -71,7 +73,8 @@ std::map<int64_t, int64_t> fillers(int64_t count, uint64_t seed, int64_t epoch, 
   if (places == 0 || readable == 0) return {};
   std::vector<int> stood_in(static_cast<size_t>(count));
   for (const auto& [sample, found] : known)
-    ++stood_in[static_cast<size_t>(first_stand_in(count, seed, sample, found.epoch, known))];
+    if (const int64_t other = first_stand_in(count, seed, sample, found.epoch, known); other >= 0)
+      ++stood_in[static_cast<size_t>(other)];
   std::vector<uint32_t> others = all_below(count);
   shuffle_with(Philox(seed, Philox::mix(kFillers, 0)), others);
   std::erase_if(others, [&](uint32_t i) { return known.contains(i); });

@@ -314,6 +314,24 @@ TEST(UnreadableImages, TheStateDependsOnTheBatchesAloneAndNotOnWhatIsReadAhead) 
   EXPECT_NE(states[0], states[5]);
 }
 
+TEST(UnreadableImages, TheEarliestBatchThatMeetsASampleCountsWhoeverFoundIt) {
+  const Source source = made_up(10);
+  Unreadable unreadable;
+  EXPECT_FALSE(unreadable.met(5, 1, 12));
+  unreadable.add(5, 1, 12, "image 5: was\ncut off");
+  EXPECT_EQ(unreadable.state(source, 12), "");
+  EXPECT_EQ(unreadable.state(source, 13), "5\t1\t12\timage 5\timage 5: was\\x0acut off\n");
+  EXPECT_TRUE(unreadable.met(5, 1, 10));
+  EXPECT_EQ(unreadable.state(source, 11), "5\t1\t10\timage 5\timage 5: was\\x0acut off\n");
+  EXPECT_FALSE(unreadable.met(5, 0, 7)) << "in an earlier epoch it was well";
+  EXPECT_FALSE(unreadable.contains(5, 0));
+  EXPECT_TRUE(unreadable.before(1).empty());
+  EXPECT_EQ(unreadable.before(2).size(), 1u);
+  unreadable.add(5, 0, 7, "image 5: is gone");
+  EXPECT_EQ(unreadable.state(source, 8), "5\t0\t7\timage 5\timage 5: was\\x0acut off\n");
+  EXPECT_EQ(unreadable.count(), 1);
+}
+
 TEST(UnreadableImages, TooManyStopTheRunAtTheSameBatchWithATableOfReasons) {
   for (const int workers : {0, 1, 3}) {
     Loader loader(with_broken(1000, [](int64_t i) { return i % 3 != 0; }), one_crop(),
