@@ -232,7 +232,9 @@ int pretrain(CLI::App& app, Settings& s) {
       per_epoch, s.trunk, trunk->parameter_count(), trunk->out_channels(), s.swav.prototypes, s.train.lr));
   if (!judged_by.empty()) reporter.say("kNN: " + judged_by);
   if (!planned.empty()) reporter.say(planned);
-  const ssl::FitResult result = program::advised(step, device, budget, [&] { return reporter.run(trainer, loader); });
+  ssl::BatchSource batches = loader;
+  if (s.run_data.has_changed) batches.restore = {};  // what could not be read may have been mended: all are tried again
+  const ssl::FitResult result = program::advised(step, device, budget, [&] { return reporter.run(trainer, batches); });
   if (result.interrupted) {
     reporter.say(fmt::format("To go on: saccade-pretrain --run {}", program::shell_quoted(s.run)));
   } else {

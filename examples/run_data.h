@@ -21,7 +21,8 @@ namespace saccade::program {
 struct RunData {
   std::string if_changed = "refuse";
   data::Fingerprint now;
-  std::string notice;  ///< what there is to say of it; may be empty
+  bool has_changed = false;  ///< since the last sitting, which was accepted
+  std::string notice;        ///< what there is to say of it; may be empty
 
   void flags(CLI::App& app) {
     app.add_option("--data-changed", if_changed,
@@ -84,7 +85,7 @@ inline void RunData::compare(const std::filesystem::path& run, bool fresh, const
         "of an unbroken run.",
         data::printable(path), run.string(), before == now.path ? "" : ", in " + data::printable(before), change));
   if (!change.empty()) {
-    now.was_changed = true;
+    now.was_changed = has_changed = true;
     notice = fmt::format(
         "The images have changed ({}), which was accepted: from here on the bits are no longer those "
         "of an unbroken run.",

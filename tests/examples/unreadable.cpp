@@ -1,4 +1,5 @@
 #include <gtest/gtest.h>
+#include <saccade/core/io/checkpoint.h>
 #include <saccade/ssl/report/run_log.h>
 
 #include <algorithm>
@@ -162,6 +163,22 @@ TEST(ProgramsOnBrokenImages, TooManyStopARunWithATableAndAnotherLimitGoesOn) {
   for (const std::string& path : broken) EXPECT_NE(embedded.err.find(path + ": "), std::string::npos) << path;
   const std::string table = content_of(folder / "f.csv");
   EXPECT_EQ(std::count(table.begin(), table.end(), '\n'), 201);
+}
+
+TEST(ProgramsOnBrokenImages, MendedOnesAreLearnedFromWhenTheRunGoesOn) {
+  const TemporaryFolder folder;
+  const std::set<std::string> broken = make_some_broken(folder / "photos", 300, 3);
+  const fs::path run_folder = folder / "run";
+  ASSERT_EQ(run("pretrain", training(folder / "photos", run_folder, 10, 2)).status, 1);
+  const size_t before = listed(run_folder).size();
+  for (const std::string& path : broken) put(path, "P6 16 16 255\n" + std::string(16 * 16 * 3, 'x'));
+  EXPECT_NE(run("pretrain", {"--run", run_folder.string()}).err.find("--data-changed accept"), std::string::npos);
+  const Outcome rest = run("pretrain", {"--run", run_folder.string(), "--data-changed", "accept"});
+  ASSERT_EQ(rest.status, 0) << rest.err;
+  EXPECT_NE(rest.out.find("Going on from"), std::string::npos) << rest.out;
+  EXPECT_LE(listed(run_folder).size(), before);
+  const std::string state = io::load_checkpoint(run_folder / "checkpoints" / "step-00000060.ckpt").state;
+  EXPECT_NE(state.find("\"source\":\"\""), std::string::npos) << state;
 }
 
 }  // namespace
