@@ -3,6 +3,7 @@
 #include <saccade/data/listing.h>
 #include <saccade/data/source.h>
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -26,6 +27,9 @@ Source image_files(const Listing& listing, std::vector<Listing::File> files, con
 /// Gives each sample the class of that name, -1 where it is empty; classes are in code point order. Without any name
 /// there are no labels.
 void set_classes(Source& source, const std::vector<std::string>& class_of);
+
+/// "1 image", "1203 images".
+std::string words_of_count(int64_t images);
 
 /// "1200 .jpg, 3 .png" of some files.
 std::string words_of_kinds(const Listing& listing, const std::vector<Listing::File>& files);

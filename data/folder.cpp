@@ -23,11 +23,11 @@ Source all_images(Listing& listing, const OpenOptions& options) {
   if (listing.images.empty()) no_image_in(listing);
   if (const int64_t repeats = drop_repeats(listing, listing.images); repeats > 0)
     listing.passed_over.add("linked twice", repeats);
-  if (!listing.idx_files.empty()) listing.passed_over.add("IDX", static_cast<int64_t>(listing.idx_files.size()));
+  if (!listing.idx_files.empty()) listing.passed_over.add("IDX", std::ssize(listing.idx_files));
   Source source = image_files(listing, listing.images, options);
-  source.summary = with_rest(
-      fmt::format("{}: {} images ({})", printable(listing.root), source.count, words_of_kinds(listing, listing.images)),
-      listing);
+  source.summary = with_rest(fmt::format("{}: {} ({})", printable(listing.root), words_of_count(source.count),
+                                         words_of_kinds(listing, listing.images)),
+                             listing);
   return source;
 }
 
@@ -39,6 +39,8 @@ void no_image_in(const Listing& listing) {
                   printable(listing.root)),
       listing));
 }
+
+std::string words_of_count(int64_t images) { return fmt::format("{} image{}", images, images == 1 ? "" : "s"); }
 
 std::string words_of_kinds(const Listing& listing, const std::vector<Listing::File>& files) {
   std::vector<int64_t> counts(listing.kinds.size());

@@ -235,7 +235,7 @@ Source source_of(const ImageTable& table, const std::vector<Entry>& entries, con
 Source table_images(const std::string& path, const OpenOptions& options) {
   const ImageTable table = read_image_table(path, Labels::welcome);
   Source source = source_of(table, table.entries, options);
-  source.summary = fmt::format("{}: {} images, paths from {}{}", table.name, source.count, table.path_column,
+  source.summary = fmt::format("{}: {}, paths from {}{}", table.name, words_of_count(source.count), table.path_column,
                                table.label_column.empty() ? "" : ", classes from " + table.label_column);
   if (table.repeats > 0) source.summary += fmt::format("; passed over: {} repeated lines", table.repeats);
   return source;

@@ -16,14 +16,9 @@ namespace saccade::data {
 
 namespace fs = std::filesystem;
 
-namespace {
-
-std::string images(int64_t count) { return fmt::format("{} image{}", count, count == 1 ? "" : "s"); }
-
-}  // namespace
-
 LabelledSet labelled_folder(Listing given, const OpenOptions& options) {
   if (given.images.empty()) no_image_in(given);
+  if (!given.idx_files.empty()) given.passed_over.add("IDX", std::ssize(given.idx_files));
   const auto listing = std::make_shared<const Listing>(std::move(given));
   const auto tree = std::make_shared<const FolderTree>(*listing, listing->images);
   const Layout layout = layout_of(*tree);
@@ -46,7 +41,7 @@ LabelledSet labelled_folder(Listing given, const OpenOptions& options) {
       Source source = image_files(*listing, std::move(files), options);
       set_classes(source, classes);
       source.name = printable(listing->root + (part.folder.empty() ? "" : "/" + part.folder));
-      if (without_class > 0) source.summary = fmt::format("{} in no folder of a class", images(without_class));
+      if (without_class > 0) source.summary = fmt::format("{} in no folder of a class", words_of_count(without_class));
       if (repeats > 0) source.summary += fmt::format("{}{} linked twice", without_class > 0 ? ", " : "", repeats);
       return source;
     };
@@ -74,8 +69,8 @@ std::string words_of(const Source& source) {
   for (size_t i = 0; i < std::min(counts.size(), kShown); ++i)
     classes += fmt::format("{}{} {}", i == 0 ? "" : ", ", printable(source.class_names[i]), counts[i]);
   if (counts.size() > kShown) classes += fmt::format(" and {} others", counts.size() - kShown);
-  return fmt::format("{} of {} class{} ({}{}{})", images(source.count), counts.size(), counts.size() == 1 ? "" : "es",
-                     classes, source.summary.empty() ? "" : "; ", source.summary);
+  return fmt::format("{} of {} class{} ({}{}{})", words_of_count(source.count), counts.size(),
+                     counts.size() == 1 ? "" : "es", classes, source.summary.empty() ? "" : "; ", source.summary);
 }
 
 /// A table beside the images may be what has the labels.

@@ -171,8 +171,10 @@ TEST_F(IdxFolder, OfImagesInFilesAndInIdxFilesTheMoreAreTaken) {
   folder.write("preview.png", golden::bytes("gray8.png"));
   EXPECT_EQ(open_images(path()).size(), 6);
   EXPECT_THAT(open_images(path()).summary, EndsWith("; passed over: 1 .png"));
-  for (int i = 0; i < 7; ++i) folder.write(fmt::format("{}.jpg", i), golden::bytes("gray.jpg"));
+  for (int i = 0; i < 7; ++i) folder.write(fmt::format("{}/{}.jpg", i < 4 ? "a" : "b", i), golden::bytes("gray.jpg"));
   EXPECT_EQ(open_images(path()).size(), 8);
+  EXPECT_THAT(labelled_pair(path(), "").summary, HasSubstr("2 classes (a 4, b 3; 1 image in no folder of a class)"));
+  EXPECT_THAT(labelled_pair(path(), "").summary, EndsWith("passed over: 1 IDX"));
   EXPECT_THAT(open_images(path()).summary, EndsWith("8 images (7 .jpg, 1 .png); passed over: 1 IDX"));
 }
 
