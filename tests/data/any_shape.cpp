@@ -2,9 +2,9 @@
 #include <saccade/data/multi_crop.h>
 
 #include <algorithm>
-#include <fstream>
-#include <string>
 #include <vector>
+
+#include "data/peak_memory.h"
 
 /// Images that are nothing but long are images like any other, and cost what their view shows.
 namespace saccade::data {
@@ -15,25 +15,6 @@ Image strip(int height, int width, int channels) {
   image.resize(height, width, channels);
   for (size_t i = 0; i < image.pixels.size(); ++i) image.pixels[i] = static_cast<uint8_t>(i * i / 7 + i);
   return image;
-}
-
-/// Of this process, in kB: a line of /proc/self/status.
-int64_t status(const std::string& name) {
-  std::ifstream file("/proc/self/status");
-  std::string word;
-  while (file >> word && word != name + ":") file.ignore(1000, '\n');
-  int64_t value = 0;
-  file >> value;
-  return value;
-}
-
-/// What a function takes at its peak beyond what is there before, in kB.
-template <class Function>
-int64_t peak_kb(Function function) {
-  std::ofstream("/proc/self/clear_refs") << "5";
-  const int64_t before = status("VmRSS");
-  function();
-  return status("VmHWM") - before;
 }
 
 TEST(AnyShape, TheViewIsTheMiddleOfTheWholeImageScaled) {

@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "data/peak_memory.h"
+
 /// Image files as people have them, against what Pillow reads: tests/goldens/decode.py.
 namespace saccade::data {
 namespace {
@@ -67,9 +69,8 @@ TEST(DecodeFiles, GivePillowsPixels) {
 TEST(DecodeFiles, ABmpThatEndsTooEarlyIsRefused) {
   for (const char* name :
        {"palette1.bmp", "bits16.bmp", "bits24_top_down.bmp", "masks_565_40.bmp", "palette4_os2.bmp"}) {
-    auto bytes = bytes_of(name);
-    bytes.resize(bytes.size() - 4);
-    EXPECT_NE(error_of(bytes).find("the file has"), std::string::npos) << name;
+    const auto bytes = bytes_of(name);
+    EXPECT_NE(error_of(std::span(bytes).first(bytes.size() - 4)).find("the file has"), std::string::npos) << name;
   }
   const auto runs = bytes_of("rle4.bmp");
   for (size_t length = 0; length < runs.size() - 2; ++length)
@@ -126,6 +127,33 @@ TEST(DecodeFiles, APngIsCompleteWithItsPixels) {
     }
   }
   EXPECT_GT(refused, 375);
+}
+
+TEST(DecodeFiles, ALargePngTakesTheMemoryOfItsPixels) {
+  // 4096 x 4096 pixels of one bit, all white.
+  constexpr uint32_t kSide = 4096;
+  std::vector<uint8_t> rows(kSide * (kSide / 8 + 1), 0xff), packed(compressBound(rows.size()));
+  for (size_t y = 0; y < kSide; ++y) rows[y * (kSide / 8 + 1)] = 0;  // no filter
+  uLongf packed_bytes = packed.size();
+  ASSERT_EQ(compress(packed.data(), &packed_bytes, rows.data(), rows.size()), Z_OK);
+  std::vector<uint8_t> png = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
+  const auto number = [&](uint32_t value) {
+    for (int shift = 24; shift >= 0; shift -= 8) png.push_back(static_cast<uint8_t>(value >> shift));
+  };
+  const auto chunk = [&](const std::string& type, std::span<const uint8_t> data) {
+    number(static_cast<uint32_t>(data.size()));
+    const size_t first = png.size();
+    png.insert(png.end(), type.begin(), type.end());
+    png.insert(png.end(), data.begin(), data.end());
+    number(static_cast<uint32_t>(crc32(0, png.data() + first, static_cast<uInt>(png.size() - first))));
+  };
+  chunk("IHDR", std::vector<uint8_t>{0, 0, 16, 0, 0, 0, 16, 0, 1, 0, 0, 0, 0});
+  chunk("IDAT", std::span(packed).first(packed_bytes));
+  Image image;
+  const int64_t kb = peak_kb([&] { decode(png, {.channels = 0}, image); });
+  EXPECT_EQ(image.pixels, std::vector<uint8_t>(size_t{kSide} * kSide, 255));
+  EXPECT_LT(kb, kSide * kSide / 1024 + 2000);
+  EXPECT_NE(error_of(png, {.limits = {.max_pixels = kSide * kSide - 1}}).find("--max-pixels"), std::string::npos);
 }
 
 TEST(DecodeFiles, AJpegIsTurnedAsItsExifOrientationSays) {
