@@ -104,7 +104,8 @@ TEST(Programs, PretrainThenEvaluateThenEmbed) {
   const Tensor features = io::read_npy(folder / "f.npy");
   ASSERT_EQ(features.shape(), (Shape{48, trunk->out_channels()}));
   double squares = 0;
-  for (const float v : features.slice(0, 1).data<float>()) squares += double{v} * double{v};
+  const Tensor first = features.slice(0, 1);
+  for (const float v : first.data<float>()) squares += double{v} * double{v};
   EXPECT_NEAR(squares, 1, 1e-5);
   EXPECT_EQ(lines_of(folder / "f.csv"), 49);
   EXPECT_NE(content_of(folder / "f.csv").find("\n47," + (folder / "photos" / "c" / "p.ppm").string() + ",c\n"),

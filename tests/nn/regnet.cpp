@@ -221,7 +221,8 @@ TEST(RegNet, ATrainingStepOnTheCpuGivesEveryParameterAGradient) {
   for (const NamedTensor& p : network->named_parameters()) {
     ASSERT_TRUE(p.tensor.grad().defined()) << p.name;
     double norm = 0;
-    for (const float g : p.tensor.grad().data<float>()) norm += g * g;
+    const Tensor gradient = p.tensor.grad();
+    for (const float g : gradient.data<float>()) norm += g * g;
     EXPECT_GT(norm, 0.0) << p.name;
   }
   for (const NamedTensor& b : network->named_buffers()) EXPECT_GT(b.tensor.version(), 0U) << b.name;
