@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <saccade/data/files.h>
 #include <saccade/data/idx_files.h>
 #include <saccade/data/printable.h>

@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <saccade/ssl/defaults.h>
 #include <saccade/ssl/health.h>
 

@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <saccade/core/plan/device_model.h>
 #include <saccade/core/plan/devices.h>
 #include <saccade/kernels/error.h>

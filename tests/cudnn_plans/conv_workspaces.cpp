@@ -2,6 +2,7 @@
 // SACCADE_RECORD_WORKSPACES=DIRECTORY writes the tables anew.
 #include <cudnn.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <gtest/gtest.h>
 #include <saccade/core/plan/conv_workspaces.h>
 #include <saccade/core/plan/devices.h>
