@@ -2,6 +2,7 @@
 /// and what would help: rehearsals on the meta device, timed by a description of a device or by measuring this machine.
 ///
 ///   saccade-plan --model y_256gf --crops 2x224+4x96 --batch 16 --precision f16 --device v100-32gb --html plan.html
+#include <fmt/ranges.h>
 #include <saccade/core/bytes.h>
 #include <saccade/core/plan/conv_workspaces.h>
 #include <saccade/kernels/backend.h>
