@@ -4,6 +4,7 @@
 /// Run it with `./dev demo`. It ends with a table of accuracies and the path of the run's report.
 #include <saccade/saccade.h>
 
+#include "flag_checks.h"
 #include "pictures.h"
 #include "run_data.h"
 #include "run_settings.h"
@@ -37,18 +38,19 @@ struct Recipe {
     run_data.flags(app);
     add("--trunk", trunk, "RegNet: depth, first width, slope, ratio, group width, stem");
     add("--crops", crops, "Crops, with their ranges of area");
-    add("--epochs", train.epochs, "Passes over the photos");
-    add("--batch", batch, "Photos a step");
+    add("--epochs", train.epochs, "Passes over the photos")->check(program::between(1, 1e6));
+    add("--batch", batch, "Photos a step")->check(program::between(1, 1e6));
     program::type_name(add("--precision", precision, "Of activations and products: f32, bf16 or f16"));
-    add("--lr", train.lr, "AdamW's learning rate at the top of its cosine");
-    add("--prototypes", swav.prototypes, "K");
-    add("--temperature", swav.temperature, "Of predictions");
-    add("--eps", swav.eps, "Of assignments");
-    add("--jitter", views.brightness, "Strength of brightness and contrast jitter");
-    add("--grid", grid, "Features are means over a grid x grid partition of the last map");
-    add("--few", few, "Labels of the low-shot columns");
-    add("--seed", seed, "Of first weights, crops and the choice of labels");
-    add("--evaluate-every", train.evaluate_every, "Iterations between kNN tests");
+    add("--lr", train.lr, "AdamW's learning rate at the top of its cosine")->check(program::above_zero());
+    add("--prototypes", swav.prototypes, "K")->check(program::between(2, 1e9));
+    add("--temperature", swav.temperature, "Of predictions")->check(program::above_zero());
+    add("--eps", swav.eps, "Of assignments")->check(program::above_zero());
+    add("--jitter", views.brightness, "Strength of brightness and contrast jitter")->check(program::between(0, 10));
+    add("--grid", grid, "Features are means over a grid x grid partition of the last map")
+        ->check(program::between(1, 7));
+    add("--few", few, "Labels of the low-shot columns")->check(program::between(1, 60000));
+    add("--seed", seed, "Of first weights, crops and the choice of labels")->check(program::not_negative());
+    add("--evaluate-every", train.evaluate_every, "Iterations between kNN tests")->check(program::at_least(0));
     machine.flags(app);
   }
 };
@@ -74,7 +76,8 @@ int run(CLI::App& app, Recipe& r) {
   const data::Source source = data::fashion_mnist(r.data), test_source = data::fashion_mnist(r.data, false);
   r.run_data.compare(r.run, r.fresh, source, r.data);
   r.train.keep_length = r.run_data.now.was_changed;
-  r.views.crops = data::parse_crops(r.crops);
+  r.views.crops =
+      program::of_flag("--crops", r.crops, [&] { return data::multi_crop(data::parse_crops(r.crops)).crops; });
   r.views.contrast = r.views.brightness;
   r.views.mean = {0.f, 0.f, 0.f};  // the photos' black ground is zero, as the padding of convolutions is
   r.views.std = {0.353f, 0.353f, 0.353f};
@@ -104,6 +107,7 @@ int run(CLI::App& app, Recipe& r) {
     const auto found = ssl::knn_classify(embed(*trunk, training), training.labels(), embed(*trunk, test), r.knn);
     return std::vector<std::pair<std::string, double>>{{"kNN", right(found)}};
   };
+  r.train.health.names = program::flag_names(app);
   ssl::Trainer trainer(model, optim::adamw({.weight_decay = 1e-6f}), r.train);
   ssl::RunFolder folder(r.run);
   program::prepare(app, folder, r.fresh, {"run", "data", "evaluate-every", "threads", "workers"});

@@ -2,6 +2,9 @@
 #include <saccade/ssl/eval/knn.h>
 #include <saccade/ssl/eval/linear_probe.h>
 
+#include <cmath>
+#include <filesystem>
+
 #include "images.h"
 #include "weights.h"
 
@@ -40,7 +43,7 @@ ssl::KnnOptions parse_knn(const std::string& text) {
   ssl::KnnOptions options;
   char rest = 0;
   if (std::sscanf(text.c_str(), "%ld,%f%c", &options.neighbours, &options.temperature, &rest) != 2 ||
-      options.neighbours < 1 || !(options.temperature > 0))
+      options.neighbours < 1 || !(options.temperature > 0) || !std::isfinite(options.temperature))
     throw Error(fmt::format("--knn {}: expected neighbours and temperature, as 20,0.07", text));
   return options;
 }
@@ -48,6 +51,10 @@ ssl::KnnOptions parse_knn(const std::string& text) {
 int evaluate(CLI::App& app, Settings& s) {
   s.weights.device = s.machine.apply();
   const ssl::KnnOptions knn = parse_knn(s.knn);
+  std::error_code none;
+  if (!s.test.empty() && std::filesystem::equivalent(s.train, s.test, none))
+    throw Error(
+        fmt::format("--test {}: is what --train learns from; leave --test out to hold some of it back", s.test));
   s.weights.load(app);
   const auto [train, test, summary] =
       data::labelled_pair(s.train, s.test, s.images.options(program::channels_of(s.weights.info.trunk)));

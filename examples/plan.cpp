@@ -9,6 +9,7 @@
 #include <saccade/kernels/rehearsal.h>
 #include <saccade/saccade.h>
 
+#include "flag_checks.h"
 #include "memory_budget.h"
 #include "outputs.h"
 #include "program.h"
@@ -32,19 +33,25 @@ struct Settings {
     const char* group = "Step";
     add(group, "--model,--trunk", trunk, "y_200mf ... y_256gf, y_10b, x_..., resnet50");
     add(group, "--crops", crops, "COUNTxPIXELS joined by +");
-    add(group, "--batch", batch, "Images a batch")->check(CLI::PositiveNumber);
-    add(group, "--accumulate", step.accumulate, "Batches a step")->check(CLI::PositiveNumber);
+    add(group, "--batch", batch, "Images a batch")->check(program::between(1, 1e6));
+    add(group, "--accumulate", step.accumulate, "Batches a step")->check(program::between(1, 1e6));
     program::type_name(add(group, "--precision", precision, "Of activations: f32, bf16 or f16"));
     add(group, "--optimizer", optimizer, "larc (SGD) or adamw")->check(CLI::IsMember({"larc", "adamw"}));
     add(group, "--momentum", momentum, "Of larc: f32 or bf16")->check(CLI::IsMember({"f32", "bf16"}));
     app.add_flag("--fuse-optimizer", step.fuse_optimizer, "Updates within backward: gradients live a moment only")
         ->group(group);
-    add(group, "--prototypes", swav.prototypes, "Of SwAV")->default_str("batch + queue, at most 3000");
-    add(group, "--hidden-layers", swav.hidden_layers, "Of the projection head; SEER: 2");
+    add(group, "--prototypes", swav.prototypes, "Of SwAV")
+        ->default_str("batch + queue, at most 3000")
+        ->check(program::between(2, 1e9));
+    add(group, "--hidden-layers", swav.hidden_layers, "Of the projection head; SEER: 2")
+        ->check(program::between(0, 100));
     add(group, "--head-bn", swav.head_bn, "Batch norm in the head; SEER: false");
-    add(group, "--hidden", swav.hidden, "Width of the projection head")->default_str("the trunk's, at least 512");
-    add(group, "--dim", swav.dim, "Of embeddings");
-    add(group, "--queue", swav.queue_length, "Earlier embeddings that take part in assignments");
+    add(group, "--hidden", swav.hidden, "Width of the projection head")
+        ->default_str("the trunk's, at least 512")
+        ->check(program::between(1, 1e7));
+    add(group, "--dim", swav.dim, "Of embeddings")->check(program::between(1, 1e7));
+    add(group, "--queue", swav.queue_length, "Earlier embeddings that take part in assignments")
+        ->check(program::at_least(0));
     add(group, "--workers", workers, "Of the loader, whose batches count")->check(CLI::Range(0, 1024));
     group = "Machine";
     add(group, "--budget", budget, "Memory of the whole process or device, as 14GiB")->default_str("all that there is");
@@ -54,7 +61,7 @@ struct Settings {
         ->default_str("this machine, measured");
     add(group, "--calibration", calibration, "File that keeps what was measured of this machine");
     add(group, "--threads", threads, "Threads to compute with; 0: all cores")->check(CLI::Range(0, 4096));
-    add(group, "--ranks", ranks, "Processes that share the states")->check(CLI::PositiveNumber);
+    add(group, "--ranks", ranks, "Processes that share the states")->check(program::between(1, 1e6));
     add(group, "--shard", shard, "none, zero2 (gradients, optimiser) or zero3 (parameters too): an estimate")
         ->check(CLI::IsMember({"none", "zero2", "zero3"}));
     add("Result", "--html", html, "Page with memory over the step and the plan under it");
@@ -70,7 +77,8 @@ struct Settings {
     const DType kept = program::type_of(momentum);
     return {.trunk = trunk,
             .swav = swav,
-            .crops = data::multi_crop(data::parse_crops(crops)).segments(batch),
+            .crops = program::of_flag("--crops", crops,
+                                      [&] { return data::multi_crop(data::parse_crops(crops)).segments(batch); }),
             .batch = batch,
             .channels = program::channels_of(trunk),
             .recipe = optimizer == "adamw" ? optim::adamw()
@@ -135,7 +143,8 @@ int make_plan(CLI::App& app, Settings& s) {
   if (!s.html.empty()) program::check_output("--html", s.html, s.overwrite);
   const ssl::StepSpec spec = s.spec(app);
   ssl::check(spec.options);
-  int64_t budget = s.budget.empty() ? 0 : parse_bytes(s.budget), outside = 0;
+  int64_t budget = s.budget.empty() ? 0 : program::of_flag("--budget", s.budget, [&] { return parse_bytes(s.budget); });
+  int64_t outside = 0;
   std::unique_ptr<plan::TimeModel> time;
   plan::Calibration* measured = nullptr;
   std::string machine;

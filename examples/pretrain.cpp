@@ -6,6 +6,7 @@
 #include <set>
 #include <string>
 
+#include "flag_checks.h"
 #include "images.h"
 #include "memory_budget.h"
 #include "pictures.h"
@@ -44,9 +45,10 @@ struct Settings {
         ->configurable(false)
         ->group(group);
     run_data.flags(app);
-    add(group, "--checkpoint-every", checkpoint_every, "Iterations between checkpoints; 0: each epoch");
-    add(group, "--keep", train.keep_checkpoints, "Checkpoints that are kept")->check(CLI::PositiveNumber);
-    add(group, "--seed", seed, "Of first weights, order and crops");
+    add(group, "--checkpoint-every", checkpoint_every, "Iterations between checkpoints; 0: each epoch")
+        ->check(program::at_least(0));
+    add(group, "--keep", train.keep_checkpoints, "Checkpoints that are kept")->check(program::at_least(1));
+    add(group, "--seed", seed, "Of first weights, order and crops")->check(program::not_negative());
     add(group, "--names", names, "Whose names trunk.safetensors has: torchvision, timm, vissl, classy, pycls, swav");
     group = "Images";
     add(group, "--data", data,
@@ -55,43 +57,58 @@ struct Settings {
     images.flags(app);
     add(group, "--max-unreadable", max_unreadable,
         "Share of the images that may be unreadable: the run stops at more, once 100 were tried")
-        ->check(CLI::Range(0., 1.));
+        ->check(program::between(0, 1));
     add(group, "--crops", crops, "COUNTxPIXELS[@AREA-AREA] joined by +; the first two crops are those that teach");
-    add(group, "--flip", views.flip_p, "Probability of a mirror image");
-    add(group, "--jitter", views.jitter_p, "Probability of colour jitter");
-    add(group, "--brightness", views.brightness, "Strength of colour jitter; half of it for small images");
-    add(group, "--contrast", views.contrast, "Likewise");
-    add(group, "--saturation", views.saturation, "Likewise");
-    add(group, "--hue", views.hue, "Largest turn of the colour circle, up to 0.5");
-    add(group, "--gray", views.grayscale_p, "Probability of grayscale");
-    add(group, "--blur", views.blur_p, "Probability of blur; 0 for images below about 64 pixels");
-    add(group, "--mean", mean, "Of red, green and blue in [0, 1]")->expected(3);
-    add(group, "--std", std, "Their standard deviations")->expected(3);
+    add(group, "--flip", views.flip_p, "Probability of a mirror image")->check(program::between(0, 1));
+    add(group, "--jitter", views.jitter_p, "Probability of colour jitter")->check(program::between(0, 1));
+    add(group, "--brightness", views.brightness, "Strength of colour jitter; half of it for small images")
+        ->check(program::between(0, 10));
+    add(group, "--contrast", views.contrast, "Likewise")->check(program::between(0, 10));
+    add(group, "--saturation", views.saturation, "Likewise")->check(program::between(0, 10));
+    add(group, "--hue", views.hue, "Largest turn of the colour circle, up to 0.5")->check(program::between(0, 0.5));
+    add(group, "--gray", views.grayscale_p, "Probability of grayscale")->check(program::between(0, 1));
+    add(group, "--blur", views.blur_p, "Probability of blur; 0 for images below about 64 pixels")
+        ->check(program::between(0, 1));
+    add(group, "--mean", mean, "Of red, green and blue in [0, 1]")->expected(3)->check(program::colour_mean());
+    add(group, "--std", std, "Their standard deviations")->expected(3)->check(program::colour_deviation());
     group = "Model";
     add(group, "--trunk", trunk, "y_200mf ... y_128gf, x_..., resnet50; y_400mf:stem=cifar for 32-pixel images");
     add(group, "--prototypes", swav.prototypes, "About ten times the kinds of things you expect")
-        ->check(CLI::PositiveNumber)
-        ->default_str("batch + queue, at most 3000");
-    add(group, "--hidden", swav.hidden, "Width of the projection head")->default_str("the trunk's, at least 512");
-    add(group, "--hidden-layers", swav.hidden_layers, "Of the projection head; SEER: 2, with --head-bn false");
-    add(group, "--dim", swav.dim, "Of embeddings");
+        ->default_str("batch + queue, at most 3000")
+        ->check(program::between(2, 1e9));
+    add(group, "--hidden", swav.hidden, "Width of the projection head")
+        ->default_str("the trunk's, at least 512")
+        ->check(program::between(1, 1e7));
+    add(group, "--hidden-layers", swav.hidden_layers, "Of the projection head; SEER: 2, with --head-bn false")
+        ->check(program::between(0, 100));
+    add(group, "--dim", swav.dim, "Of embeddings")->check(program::between(1, 1e7));
     add(group, "--head-bn", swav.head_bn, "Batch norm in the head");
-    add(group, "--temperature", swav.temperature, "Of predictions");
-    add(group, "--eps", swav.eps, "Softness of assignments: 0.03 when a run collapses");
-    add(group, "--sinkhorn", swav.sinkhorn_iterations, "Iterations of the assignment");
+    add(group, "--temperature", swav.temperature, "Of predictions")->check(program::above_zero());
+    add(group, "--eps", swav.eps, "Softness of assignments: 0.03 when a run collapses")->check(program::above_zero());
+    add(group, "--sinkhorn", swav.sinkhorn_iterations, "Iterations of the assignment")
+        ->check(program::between(1, 1000));
     add(group, "--queue", swav.queue_length,
-        "Earlier embeddings that take part in assignments; a multiple of the batch");
-    add(group, "--queue-start", swav.queue_start_iteration, "Iteration")->default_str("a tenth of the run");
+        "Earlier embeddings that take part in assignments; a multiple of the batch")
+        ->check(program::at_least(0));
+    add(group, "--queue-start", swav.queue_start_iteration, "Iteration")
+        ->default_str("a tenth of the run")
+        ->check(program::at_least(0));
     add(group, "--freeze", swav.freeze_prototypes_iterations, "Iterations with fixed prototypes")
-        ->default_str("1 epoch");
-    add(group, "--hard", swav.hard_assignment_iterations, "Iterations with one-hot assignments");
+        ->default_str("1 epoch")
+        ->check(program::at_least(0));
+    add(group, "--hard", swav.hard_assignment_iterations, "Iterations with one-hot assignments")
+        ->check(program::at_least(0));
     group = "Training";
-    add(group, "--epochs", train.epochs, "Passes over the images")->check(CLI::PositiveNumber);
-    add(group, "--batch", batch, "Images an iteration")->check(CLI::PositiveNumber);
+    add(group, "--epochs", train.epochs, "Passes over the images")->check(program::between(1, 1e6));
+    add(group, "--batch", batch, "Images an iteration")->check(program::between(1, 1e6));
     add(group, "--optimizer", optimizer, "larc (SGD) or adamw")->check(CLI::IsMember({"larc", "adamw"}));
-    add(group, "--lr", train.lr, "Learning rate at its top")->default_str("0.6 (adamw: 0.001) x batch/256");
-    add(group, "--warmup", train.warmup_iterations, "Iterations")->default_str("0 (adamw, or batch > 512: a tenth)");
-    add(group, "--weight-decay", weight_decay, "Of all parameters");
+    add(group, "--lr", train.lr, "Learning rate at its top")
+        ->default_str("0.6 (adamw: 0.001) x batch/256")
+        ->check(program::above_zero());
+    add(group, "--warmup", train.warmup_iterations, "Iterations")
+        ->default_str("0 (adamw, or batch > 512: a tenth)")
+        ->check(program::at_least(0));
+    add(group, "--weight-decay", weight_decay, "Of all parameters")->check(program::between(0, 1));
     group = "Memory";
     add(group, "--memory-budget", memory_budget,
         "Of the whole process, or of the GPU's memory, e.g. 14GiB: the step is planned to fit (what does not is "
@@ -101,14 +118,14 @@ struct Settings {
     add(group, "--momentum", momentum, "f32, or bf16 for half the memory of larc's momentum")
         ->check(CLI::IsMember({"f32", "bf16"}));
     add(group, "--accumulate", train.accumulate, "Batches an iteration, assigned together: more than memory holds")
-        ->check(CLI::PositiveNumber);
+        ->check(program::between(1, 1e6));
     group = "Watching";
     add(group, "--knn-data", knn_data,
         "Labelled images (a folder a class, perhaps in train/ and test/; or a CSV of path and label): kNN accuracy on "
         "the way");
-    add(group, "--knn-every", knn_every, "Epochs between kNN tests")->check(CLI::PositiveNumber);
-    add(group, "--knn-neighbours", knn.neighbours, "That vote")->check(CLI::PositiveNumber);
-    add(group, "--knn-temperature", knn.temperature, "Of their votes");
+    add(group, "--knn-every", knn_every, "Epochs between kNN tests")->check(program::between(1, 1e6));
+    add(group, "--knn-neighbours", knn.neighbours, "That vote")->check(program::at_least(1));
+    add(group, "--knn-temperature", knn.temperature, "Of their votes")->check(program::above_zero());
     machine.flags(app);
     app.set_config("--config", "", "Read flags from this TOML file; those given here win")->group("Run");
     app.allow_config_extras(CLI::config_extras_mode::error);
@@ -128,7 +145,19 @@ const std::set<std::string> kMayDiffer{
 
 int pretrain(CLI::App& app, Settings& s) {
   const Device device = s.machine.apply();
-  const nn::Names names = nn::names_of(s.names);
+  const nn::Names names = program::of_flag("--names", s.names, [&] { return nn::names_of(s.names); });
+  s.views.crops =
+      program::of_flag("--crops", s.crops, [&] { return data::multi_crop(data::parse_crops(s.crops)).crops; });
+  int64_t crops = 0;
+  for (const data::CropSpec& spec : s.views.crops) crops += spec.count;
+  if (crops < 2) throw Error(fmt::format("--crops {}: expected two crops at least, to compare", s.crops));
+  const int64_t images = s.batch * s.train.accumulate;  // an iteration
+  if (s.swav.queue_length > 0 && s.swav.queue_length < images)
+    throw Error(
+        fmt::format("--queue {}: expected 0, or at least the {} images of an iteration", s.swav.queue_length, images));
+  const int64_t budget = s.memory_budget == "none" ? 0 : program::of_flag("--memory-budget", s.memory_budget, [&] {
+    return parse_bytes(s.memory_budget);
+  });
   program::check_run_folder(s.run, s.data);
   program::check_data_is_there(app, s.run, s.data);
   const bool plain_name = !s.trunk.starts_with("resnet") && s.trunk.find("in=") == std::string::npos;
@@ -141,9 +170,10 @@ int pretrain(CLI::App& app, Settings& s) {
   if (plain_name && channels == 1)  // gray images: a network with one channel
     program::change(app, "--trunk", s.trunk, s.trunk + (s.trunk.find(':') == std::string::npos ? ":in=1" : ",in=1"));
   const auto trunk = program::on(device, [&] { return nn::trunk(s.trunk, s.seed); });
-  s.views.crops = data::parse_crops(s.crops);
   std::copy_n(s.mean.begin(), 3, s.views.mean.begin());
   std::copy_n(s.std.begin(), 3, s.views.std.begin());
+  if (source.size() < s.batch)
+    throw Error(fmt::format("--batch {}: more than the {} images of {}", s.batch, source.size(), source.name));
   const bool bytes = device == Device::cuda;  // a quarter travels to the GPU
   data::Loader loader(source, s.views,
                       {.batch = s.batch,
@@ -154,7 +184,9 @@ int pretrain(CLI::App& app, Settings& s) {
 
   const int64_t per_epoch = std::max<int64_t>(1, loader.batches_per_epoch() / s.train.accumulate);
   const int64_t iterations = s.train.epochs * loader.batches_per_epoch() / s.train.accumulate;
-  const int64_t images = s.batch * s.train.accumulate;  // an iteration
+  if (iterations < 1)
+    throw Error(fmt::format("--accumulate {}: the {} batches of all epochs make no iteration", s.train.accumulate,
+                            s.train.epochs * loader.batches_per_epoch()));
   const bool larc = s.optimizer == "larc";
   program::settle(app, "--prototypes", s.swav.prototypes, ssl::default_prototypes(images, s.swav.queue_length));
   program::settle(app, "--hidden", s.swav.hidden, std::max<int64_t>(512, trunk->out_channels()));
@@ -165,7 +197,6 @@ int pretrain(CLI::App& app, Settings& s) {
   program::settle(app, "--warmup", s.train.warmup_iterations, ssl::default_warmup(larc, images, per_epoch, iterations));
 
   s.train.precision = program::type_of(s.precision);
-  const int64_t budget = s.memory_budget == "none" ? 0 : parse_bytes(s.memory_budget);
   const bool fusible = s.train.accumulate == 1 && s.train.precision != DType::f16;
   s.train.fuse_optimizer = budget > 0 && fusible;
   const optim::Recipe recipe =
@@ -207,6 +238,7 @@ int pretrain(CLI::App& app, Settings& s) {
       return std::vector<std::pair<std::string, double>>{{"kNN", ssl::accuracy(found, queries.labels)}};
     };
   }
+  s.train.health.names = program::flag_names(app);
   ssl::Trainer trainer(model, recipe, s.train);
 
   ssl::RunFolder folder(s.run);

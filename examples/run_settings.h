@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <saccade/core/io/atomic_file.h>
 #include <saccade/ssl/report/run_folder.h>
+#include <saccade/ssl/setting_names.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -32,6 +33,26 @@ inline void change(CLI::App& app, const std::string& flag, std::string& value, c
   option->clear();
   option->add_result(to);
   value = to;
+}
+
+/// The flags of a program, for advice; what it has no flag for has no name.
+inline ssl::SettingNames flag_names(const CLI::App& app) {
+  const auto flag = [&](const char* name) { return app.get_option_no_throw(name) == nullptr ? "" : name; };
+  return {.lr = flag("--lr"),
+          .epochs = flag("--epochs"),
+          .batch = flag("--batch"),
+          .accumulate = flag("--accumulate"),
+          .precision = flag("--precision"),
+          .crops = flag("--crops"),
+          .jitter = flag("--jitter"),
+          .prototypes = flag("--prototypes"),
+          .eps = flag("--eps"),
+          .queue = flag("--queue"),
+          .queue_start = flag("--queue-start"),
+          .freeze = flag("--freeze"),
+          .hard = flag("--hard"),
+          .head_bn = flag("--head-bn"),
+          .unit_embeddings = ""};
 }
 
 /// What an argument list says of a flag ("--run photos" or "--run=photos"), empty if nothing.

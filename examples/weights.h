@@ -20,6 +20,7 @@
 #include <string>
 #include <vector>
 
+#include "flag_checks.h"
 #include "program.h"
 
 namespace saccade::program {
@@ -77,9 +78,20 @@ struct Weights {
         ->group("Network");
     const char* found = "as the weights say";
     app.add_option("--trunk", info.trunk, "Which network it is")->default_str(found)->group("Network");
-    app.add_option("--size", info.size, "Pixels a side shown to it")->default_str(found)->group("Network");
-    app.add_option("--mean", info.mean, "Of red, green and blue")->expected(3)->default_str(found)->group("Network");
-    app.add_option("--std", info.std, "")->expected(3)->default_str(found)->group("Network");
+    app.add_option("--size", info.size, "Pixels a side shown to it")
+        ->default_str(found)
+        ->group("Network")
+        ->check(program::between(1, 7000));
+    app.add_option("--mean", info.mean, "Of red, green and blue")
+        ->expected(3)
+        ->default_str(found)
+        ->group("Network")
+        ->check(program::colour_mean());
+    app.add_option("--std", info.std, "")
+        ->expected(3)
+        ->default_str(found)
+        ->group("Network")
+        ->check(program::colour_deviation());
     app.add_flag("--allow-partial", allow_partial, "Take weights that do not fit the network in all places")
         ->group("Network");
   }

@@ -51,7 +51,7 @@ std::string HealthMessage::text() const {
   return text;
 }
 
-HealthMonitor::HealthMonitor(SwAVOptions model, HealthOptions options) : model_(model), options_(options) {
+HealthMonitor::HealthMonitor(SwAVOptions model, HealthOptions options) : model_(model), options_(std::move(options)) {
   if (options_.every < 1) options_.every = 1;
 }
 
@@ -113,7 +113,8 @@ std::vector<HealthMessage> HealthMonitor::observe(int64_t iteration, float loss,
         fmt::format("embeddings are not of unit length (off by {:.2g}): scores are then no cosines, and the "
                     "assignments have no scale.",
                     length_error_),
-        {"Normalise embeddings to unit length before the prototypes (SwAVOptions::unit_embeddings)."});
+        {fmt::format("Normalise embeddings to unit length before the prototypes ({}).",
+                     options_.names.unit_embeddings)});
   if (finite) judge_prototypes(gap);
   if (finite && settled) judge_collapse(loss, gap);
   judge_queue(loss, queue_in_use);
@@ -170,10 +171,17 @@ void HealthMonitor::judge_prototypes(double gap) {
   const int64_t k = model_.prototypes, rows = batch_ + model_.queue_length;
   if (k <= kFarAbove * rows) return;
   const double share = static_cast<double>(k) / static_cast<double>(rows);
-  const std::vector<std::string> helps = {
-      fmt::format("Use fewer prototypes: about ten times the classes you expect, and no more than {}.", rows),
-      fmt::format("Or let earlier embeddings take part: a queue of {} (queue_length).", (k - 1) / batch_ * batch_),
-      "Or a larger batch."};
+  const SettingNames& names = options_.names;
+  std::vector<std::string> helps;
+  const auto help = [&](const std::string& setting, std::string words) {
+    if (!setting.empty()) helps.push_back(std::move(words));
+  };
+  help(names.prototypes,
+       fmt::format("Use fewer prototypes ({}): about ten times the classes you expect, and no more than {}.",
+                   names.prototypes, rows));
+  help(names.queue,
+       fmt::format("Or let earlier embeddings take part: a queue of {} ({}).", (k - 1) / batch_ * batch_, names.queue));
+  help(names.batch, fmt::format("Or a larger batch ({}).", names.batch));
   say("prototypes", Band::warn,
       fmt::format(
           "{} prototypes share {} embeddings at a time ({} images a batch, a queue of {}), so that each image is "
@@ -213,29 +221,35 @@ void HealthMonitor::judge_queue(float loss, bool queue_in_use) {
         fmt::format("the loss rose by {:.1f} % over the first epoch with the queue, and it should fall: the queue's "
                     "embeddings are older than the network can bear.",
                     100 * rise),
-        {"Start the queue later (queue_start_iteration), when embeddings change more slowly.",
-         fmt::format("Make it shorter than {} rows (queue_length).", model_.queue_length)});
+        {fmt::format("Start the queue later ({}), when embeddings change more slowly.", options_.names.queue_start),
+         fmt::format("Make it shorter than {} rows ({}).", model_.queue_length, options_.names.queue)});
 }
 
 std::vector<std::string> HealthMonitor::advice() const {
+  const SettingNames& names = options_.names;
   std::vector<std::string> helps;
-  if (!model_.unit_embeddings) helps.emplace_back("Normalise embeddings to unit length (unit_embeddings).");
-  helps.push_back(
-      fmt::format("Scale the learning rate to the batch of {}: about {:.2g} with LARC SGD, {:.1g} with AdamW.", batch_,
-                  default_larc_lr(batch_), default_adamw_lr(batch_)));
-  helps.push_back(fmt::format(
-      "Freeze the prototypes longer: an epoch ({} iterations) or more (freeze_prototypes_iterations, now {}).",
-      options_.iterations_per_epoch, model_.freeze_prototypes_iterations));
-  if (model_.eps > 0.0301f) helps.push_back(fmt::format("Sharpen the assignments: eps 0.03 (now {:.3g}).", model_.eps));
-  helps.push_back(fmt::format(
-      "Use fewer prototypes: about ten times the classes you expect, and no more than batch + queue = {} (now {}).",
-      batch_ + model_.queue_length, model_.prototypes));
+  const auto help = [&](const std::string& setting, std::string words) {
+    if (!setting.empty()) helps.push_back(std::move(words));
+  };
+  if (!model_.unit_embeddings)
+    help(names.unit_embeddings, fmt::format("Normalise embeddings to unit length ({}).", names.unit_embeddings));
+  help(names.lr,
+       fmt::format("Scale the learning rate ({}) to the batch of {}: about {:.2g} with LARC SGD, {:.1g} with AdamW.",
+                   names.lr, batch_, default_larc_lr(batch_), default_adamw_lr(batch_)));
+  help(names.freeze, fmt::format("Freeze the prototypes longer ({}): an epoch ({} iterations) or more (now {}).",
+                                 names.freeze, options_.iterations_per_epoch, model_.freeze_prototypes_iterations));
+  if (model_.eps > 0.0301f)
+    help(names.eps, fmt::format("Sharpen the assignments: {} 0.03 (now {:.3g}).", names.eps, model_.eps));
+  help(names.prototypes, fmt::format("Use fewer prototypes ({}): about ten times the classes you expect, and no more "
+                                     "than batch + queue = {} (now {}).",
+                                     names.prototypes, batch_ + model_.queue_length, model_.prototypes));
   if (model_.queue_length > 0)
-    helps.push_back(fmt::format("Start the queue later or make it shorter (now {} rows from iteration {}).",
-                                model_.queue_length, model_.queue_start_iteration));
-  helps.emplace_back("Make the assignments of the first iterations hard (hard_assignment_iterations).");
-  if (model_.head_bn) helps.emplace_back("Leave batch norm out of the head (head_bn).");
-  helps.emplace_back("Fewer or softer crops: larger scales, weaker colour jitter.");
+    help(names.queue, fmt::format("Start the queue later ({}, now iteration {}) or make it shorter ({}, now {} rows).",
+                                  names.queue_start, model_.queue_start_iteration, names.queue, model_.queue_length));
+  help(names.hard, fmt::format("Make the assignments of the first iterations hard ({}).", names.hard));
+  if (model_.head_bn) help(names.head_bn, fmt::format("Leave batch norm out of the head ({} false).", names.head_bn));
+  help(names.crops,
+       fmt::format("Fewer or softer crops: larger areas ({}), weaker colour jitter ({}).", names.crops, names.jitter));
   return helps;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <saccade/core/named_tensor.h>
+#include <saccade/ssl/setting_names.h>
 #include <saccade/ssl/swav.h>
 
 #include <cstdint>
@@ -60,6 +61,7 @@ struct HealthOptions {
   /// The loss may stay within 1 % of ln K, or the embeddings crowded, for so long after the prototypes are released.
   int64_t stuck_iterations = 500;
   int64_t spectrum_embeddings = 2048;  ///< gathered over readings for effective rank and spectrum
+  SettingNames names = {};             ///< for advice
 };
 
 /// Watches a run for collapse through tensors that the loss has made anyway, at well under 1 % of a step's time. What

@@ -126,8 +126,13 @@ void Trainer::look_at(int64_t iteration, float loss, const StepTensors& step, co
                   {"embeddings", seen.embeddings}, {"scores", seen.scores}, {"assignments", seen.assignments}});
     where = fmt::format(" Embeddings, scores and assignments of that batch are in {}.", path.string());
   }
-  fail(fmt::format("the loss is {} at iteration {}: training has diverged{}.{}", loss, iteration,
-                   options_.precision == DType::f16 ? ", or a layer's result is too large for f16" : "", where));
+  const SettingNames& names = options_.health.names;
+  fail(fmt::format("the loss is {} at iteration {}: training has diverged{}. Halve the learning rate ({}).{}", loss,
+                   iteration,
+                   options_.precision == DType::f16
+                       ? fmt::format(", or a layer's result is too large for f16 ({} bf16 holds it)", names.precision)
+                       : "",
+                   names.lr, where));
 }
 
 void Trainer::step(std::span<const Batch> batches, double waited_seconds, const std::filesystem::path& folder,
@@ -145,8 +150,8 @@ void Trainer::step(std::span<const Batch> batches, double waited_seconds, const 
     if (loss_scale_->value() < kLeastLossScale)
       fail(
           fmt::format("gradients overflow even with losses scaled by {:g} (iteration {}): f16 cannot hold them. Take a "
-                      "smaller learning rate, or bf16, whose range is that of f32.",
-                      2 * loss_scale_->value(), iteration));
+                      "smaller learning rate ({}), or bf16 ({}), whose range is that of f32.",
+                      2 * loss_scale_->value(), iteration, options_.health.names.lr, options_.health.names.precision));
   }
 
   const StepReport report{.iteration = iteration,
@@ -207,14 +212,14 @@ int64_t Trainer::resume(const BatchSource& source, const std::filesystem::path& 
   if (state.at("iterations") != iterations)
     fail(
         fmt::format("{} is of a run of {} iterations, and this one has {}: its schedule would be another. Give the "
-                    "same length, or another folder.",
-                    where, state.at("iterations").get<int64_t>(), iterations));
+                    "same length ({}), or another folder.",
+                    where, state.at("iterations").get<int64_t>(), iterations, options_.health.names.epochs));
 
   if (const auto before = state.value("accumulate", int64_t{1}); before != options_.accumulate)
     fail(
-        fmt::format("{} is of a run of {} batches an iteration, and this one has {}. Give the same number, or another "
-                    "folder.",
-                    where, before, options_.accumulate));
+        fmt::format("{} is of a run of {} batches an iteration, and this one has {}. Give the same number ({}), or "
+                    "another folder.",
+                    where, before, options_.accumulate, options_.health.names.accumulate));
 
   // Everything is checked before anything is changed.
   std::map<std::string, std::vector<NamedTensor>> parts;

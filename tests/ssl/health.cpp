@@ -92,6 +92,42 @@ TEST(Health, NamesCollapseOnceAndGivesAdviceInOrder) {
   EXPECT_EQ(said[0].iteration, 480);  // settled at 200, then fifteen readings
 }
 
+TEST(Health, AdviceNamesSettingsAsTheProgramDoesAndLeavesOutWhatItLacks) {
+  ssl::HealthOptions options;
+  options.names = {.lr = "--lr",
+                   .epochs = "",
+                   .batch = "--batch",
+                   .accumulate = "",
+                   .precision = "",
+                   .crops = "--crops",
+                   .jitter = "--jitter",
+                   .prototypes = "--prototypes",
+                   .eps = "--eps",
+                   .queue = "",
+                   .queue_start = "",
+                   .freeze = "",
+                   .hard = "",
+                   .head_bn = "",
+                   .unit_embeddings = ""};
+  SwAVOptions model = made_model();
+  HealthMonitor monitor(model, options);
+  StepTensors step = made_step(1, 0.f, 1.f, 0.3f);
+  const auto said = monitor.observe(0, NAN, step);
+  ASSERT_EQ(said.size(), 1u);
+  const std::vector<std::string> order = {"(--lr)", "--eps 0.03", "(--prototypes)",
+                                          "(--crops), weaker colour jitter (--jitter)"};
+  ASSERT_EQ(said[0].advice.size(), order.size()) << said[0].text();
+  for (size_t i = 0; i < order.size(); ++i)
+    EXPECT_NE(said[0].advice[i].find(order[i]), std::string::npos) << said[0].advice[i];
+  EXPECT_EQ(said[0].text().find("::"), std::string::npos) << "a field of C++";
+
+  model.prototypes = 3000;
+  const auto shared = HealthMonitor(model, options).observe(0, 8.f, made_step(1, 0.f, 1.f, 0.3f, 32, 3000));
+  ASSERT_EQ(shared.size(), 1u);
+  ASSERT_EQ(shared[0].advice.size(), 2u) << shared[0].text();
+  EXPECT_NE(shared[0].advice[1].find("(--batch)"), std::string::npos);
+}
+
 TEST(Health, FlagsALossStuckAtLogOfThePrototypesOnlyWhenTheyAreReleased) {
   SwAVOptions model = made_model();
   model.freeze_prototypes_iterations = 400;
