@@ -156,16 +156,33 @@ ConvPlan plan_weights(const Conv2d& conv, const Segments& in) {
   return {layout.bytes, run};
 }
 
+// Where oneDNN 2.6 must not be called, as the tests of narrow convolutions found.
+
+/// 1x1 with a stride: it gathers the pixels that the stride lands on to a scratchpad laid out for whole vectors of
+/// channels, and writes past its end where there are fewer (its issue 6035).
+bool oversteps(const Conv2d& c, ConvPass pass) {
+  constexpr int64_t widest_vector = 16;
+  return pass == ConvPass::backward_weight && is_pointwise(c) && c.stride > 1 && c.in_channels < widest_vector;
+}
+
+/// 1x1 in bf16: of an odd number of channels the last goes into the data gradient as garbage.
+bool goes_wrong(const Conv2d& c, ConvPass pass) {
+  return pass == ConvPass::backward_data && c.dtype == DType::bf16 && is_pointwise(c) && c.out_channels % 2 != 0;
+}
+
+/// In bf16 with a stride, on maps one pixel wide: it multiplies what nobody wrote to its scratchpad by zero.
+bool reads_unwritten(const Conv2d& c, const Segments& in, ConvPass pass) {
+  return pass == ConvPass::backward_weight && c.dtype == DType::bf16 && c.kernel > 1 && c.stride > 1 &&
+         std::any_of(in.begin(), in.end(), [](const Segment& s) { return s.w == 1; });
+}
+
 }  // namespace
 
 bool onednn_computes_in(DType dtype) { return computes_in(dtype); }
 
 ConvPlan plan_onednn(const Conv2d& conv, const Segments& in, ConvPass pass) {
-  // oneDNN 2.6 gathers the pixels that a stride lands on to a scratchpad laid out for whole vectors of channels, and
-  // writes past its end where there are fewer (its issue 6035).
-  constexpr int64_t widest_vector = 16;
-  if (pass == ConvPass::backward_weight && is_pointwise(conv) && conv.stride > 1 && conv.in_channels < widest_vector)
-    return plan_pointwise(conv, in, pass);
+  if (oversteps(conv, pass) || goes_wrong(conv, pass)) return plan_pointwise(conv, in, pass);
+  if (reads_unwritten(conv, in, pass)) return plan_widened(conv, in, pass);
   try {
     if (pass == ConvPass::backward_weight) return plan_weights(conv, in);
     return plan_images(conv, in, pass);

@@ -77,7 +77,7 @@ void check(const Conv2d& c, const Segments& in) {
   }
 }
 
-constexpr Segment maps[] = {{1, 1, 1}, {2, 7, 7}, {3, 13, 9}, {2, 2, 31}, {1, 1, 6}, {1, 48, 48}};
+constexpr Segment maps[] = {{1, 1, 1}, {2, 7, 7}, {3, 13, 9}, {2, 2, 31}, {1, 1, 6}, {1, 6, 1}, {1, 48, 48}};
 
 /// All maps of which an output is left, each beside a second segment where that has one, too.
 void check_on_maps(const Conv2d& c) {
