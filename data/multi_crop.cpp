@@ -79,6 +79,11 @@ void crops_of(const MultiCrop& settings, const Image& image, Philox& random, std
 template <class Number>
 void view_of(const EvalView& settings, const Image& image, Number* out) {
   thread_local Planes planes;
+  if (settings.whole) {
+    resized_crop(image, {0, 0, image.height, image.width}, settings.size, settings.size, false, planes);
+    finish(settings, planes, out);
+    return;
+  }
   const bool upright = image.width <= image.height;
   const int64_t longer =
       int64_t{settings.resize} * std::max(image.height, image.width) / std::min(image.height, image.width);

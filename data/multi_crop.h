@@ -69,6 +69,7 @@ void make_crops(const MultiCrop& settings, const Image& image, Philox& random, s
 struct EvalView {
   int resize = 256;
   int size = 224;
+  bool whole = false;  ///< all of the image scaled to size x size pixels, whatever its shape; resize is not looked at
   std::array<float, 3> mean = {0.485f, 0.456f, 0.406f};
   std::array<float, 3> std = {0.229f, 0.224f, 0.225f};
 

@@ -108,6 +108,12 @@ int run(CLI::App& app, Recipe& r) {
     return std::vector<std::pair<std::string, double>>{{"kNN", right(found)}};
   };
   r.train.health.names = program::flag_names(app);
+  r.train.carried = ssl::TrunkInfo{.trunk = r.trunk,
+                                   .size = 28,
+                                   .mean = {whole.mean.begin(), whole.mean.end()},
+                                   .std = {whole.std.begin(), whole.std.end()},
+                                   .view = "whole"}
+                        .metadata();
   ssl::Trainer trainer(model, optim::adamw({.weight_decay = 1e-6f}), r.train);
   ssl::RunFolder folder(r.run);
   program::prepare(app, folder, r.fresh, {"run", "data", "evaluate-every", "threads", "workers"});

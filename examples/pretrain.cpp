@@ -3,8 +3,11 @@
 #include <saccade/saccade.h>
 
 #include <csignal>
+#include <filesystem>
+#include <optional>
 #include <set>
 #include <string>
+#include <tuple>
 
 #include "flag_checks.h"
 #include "images.h"
@@ -19,13 +22,14 @@ using namespace saccade;
 struct Settings {
   std::string data, run, trunk = "y_400mf", crops = "2x96@0.14-1+4x48@0.05-0.14", optimizer = "larc";
   std::string names = "torchvision", knn_data, precision = "f32", momentum = "f32", memory_budget = "none";
+  std::string init, view = "middle";
   std::vector<float> mean{0.485f, 0.456f, 0.406f}, std{0.229f, 0.224f, 0.225f};
   int batch = 128;
   int64_t checkpoint_every = 0, knn_every = 5;
   uint64_t seed = 0;
   float weight_decay = 1e-6f;
   double max_unreadable = data::LoaderOptions{}.max_unreadable;
-  bool fresh = false;
+  bool fresh = false, allow_partial = false;
   data::MultiCrop views;
   ssl::SwAVOptions swav;
   ssl::TrainerOptions train = {.epochs = 100};
@@ -71,8 +75,16 @@ struct Settings {
         ->check(program::between(0, 1));
     add(group, "--mean", mean, "Of red, green and blue in [0, 1]")->expected(3)->check(program::colour_mean());
     add(group, "--std", std, "Their standard deviations")->expected(3)->check(program::colour_deviation());
+    add(group, "--view", view, "How a whole image is shown where the network is used: see saccade-embed --help")
+        ->check(CLI::IsMember({"middle", "whole"}))
+        ->default_str("whole if the images have the size of the first crops, else middle");
     group = "Model";
     add(group, "--trunk", trunk, "y_200mf ... y_128gf, x_..., resnet50; y_400mf:stem=cifar for 32-pixel images");
+    add(group, "--init", init,
+        "Weights to start from, as --weights of saccade-embed takes them: the trunk, and projection head, prototypes "
+        "and queue where they are there and fit; without --trunk, --mean and --std those of the weights are taken");
+    app.add_flag("--allow-partial", allow_partial, "Start from weights that do not fit the trunk in all places")
+        ->group(group);
     add(group, "--prototypes", swav.prototypes, "About ten times the kinds of things you expect")
         ->default_str("batch + queue, at most 3000")
         ->check(program::between(2, 1e9));
@@ -138,10 +150,28 @@ struct Settings {
 };
 
 /// What may differ when a run goes on: nothing of it changes what is learned.
-const std::set<std::string> kMayDiffer{
-    "run",           "data",           "checkpoint-every", "keep",   "names",   "knn-data",
-    "knn-every",     "knn-neighbours", "knn-temperature",  "device", "threads", "workers",
-    "memory-budget", "max-unreadable"};
+const std::set<std::string> kMayDiffer{"run",           "data",           "checkpoint-every",
+                                       "keep",          "names",          "knn-data",
+                                       "knn-every",     "knn-neighbours", "knn-temperature",
+                                       "device",        "threads",        "workers",
+                                       "memory-budget", "max-unreadable", "view"};
+
+/// The weights to start from, if the run is at its start: the settings follow them.
+std::optional<ssl::Weights> weights_to_start_from(CLI::App& app, Settings& s) {
+  if (s.init.empty()) return std::nullopt;
+  program::change(app, "--init", s.init, std::filesystem::absolute(s.init).lexically_normal().string());
+  if (!s.fresh && ssl::RunFolder::holds_checkpoint(s.run)) return std::nullopt;
+  ssl::Weights weights = program::read_weights(app, s.init);
+  ssl::TrunkInfo info;
+  info.take(weights.metadata, weights.file);
+  for (const auto& [flag, value, found] : {std::tuple{"--mean", &s.mean, &info.mean}, {"--std", &s.std, &info.std}}) {
+    if (app.get_option(flag)->count() > 0) continue;
+    *value = *found;
+    app.get_option(flag)->default_str(fmt::format("[{}]", fmt::join(*found, ",")));
+  }
+  if (app.get_option("--trunk")->count() == 0) program::change(app, "--trunk", s.trunk, ssl::trunk_of(weights));
+  return weights;
+}
 
 int pretrain(CLI::App& app, Settings& s) {
   const Device device = s.machine.apply();
@@ -160,7 +190,8 @@ int pretrain(CLI::App& app, Settings& s) {
   });
   program::check_run_folder(s.run, s.data);
   program::check_data_is_there(app, s.run, s.data);
-  const bool plain_name = !s.trunk.starts_with("resnet") && s.trunk.find("in=") == std::string::npos;
+  const std::optional<ssl::Weights> start = weights_to_start_from(app, s);
+  const bool plain_name = s.init.empty() && !s.trunk.starts_with("resnet") && s.trunk.find("in=") == std::string::npos;
   const data::Source source =
       data::open_images(s.data, s.images.options(plain_name ? 0 : program::channels_of(s.trunk)));
   s.run_data.compare(s.run, s.fresh, source, s.data);
@@ -218,8 +249,14 @@ int pretrain(CLI::App& app, Settings& s) {
 
   const auto made = program::on(device, [&] { return std::make_unique<ssl::SwAV>(trunk, s.swav, s.seed); });
   ssl::SwAV& model = *made;
+  ssl::InitReport started;
+  if (start) started = ssl::init_from(model, *start, s.allow_partial);
   s.train.checkpoint_every = s.checkpoint_every;
-  const program::TrunkInfo info{s.trunk, s.views.crops[0].size, s.mean, s.std};
+  const int size = s.views.crops[0].size;
+  if (app.get_option("--view")->count() == 0)
+    program::settle(app, "--view", s.view, std::string(data::name_of(data::choose_view_rule(source, size))));
+  const ssl::TrunkInfo info{s.trunk, size, s.mean, s.std, s.view};
+  s.train.carried = info.metadata();
   std::string judged_by;
   std::set<std::string> left_out;       // of the kNN tests
   ssl::RunReporter* reports = nullptr;  // once everything holds
@@ -262,6 +299,7 @@ int pretrain(CLI::App& app, Settings& s) {
   reporter.say(fmt::format(
       "{} images, {} iterations an epoch; {}: {} parameters, {} features; {} prototypes, lr {:.3g}", source.size(),
       per_epoch, s.trunk, trunk->parameter_count(), trunk->out_channels(), s.swav.prototypes, s.train.lr));
+  for (const std::string& line : started.lines) reporter.say(line);
   if (!judged_by.empty()) reporter.say("kNN: " + judged_by);
   if (!planned.empty()) reporter.say(planned);
   ssl::BatchSource batches = loader;
@@ -270,10 +308,10 @@ int pretrain(CLI::App& app, Settings& s) {
   if (result.interrupted) {
     reporter.say(fmt::format("To go on: saccade-pretrain --run {}", program::shell_quoted(s.run)));
   } else {
-    program::save_trunk(folder.trunk(), *trunk, names, info);
+    ssl::save_trunk(folder.trunk(), *trunk, names, info);
     reporter.say(fmt::format("Trained. The network is in {}", folder.trunk().string()));
   }
-  reporter.add(program::prototype_gallery(model, source, program::view_of(source, info)));
+  reporter.add(program::prototype_gallery(model, source, program::view_of(info)));
   reporter.write_page();
   reporter.say(fmt::format("The report is {}", folder.report().string()));
   return result.interrupted ? 130 : 0;

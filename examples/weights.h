@@ -1,21 +1,18 @@
 #pragma once
 
 /// @file
-/// A trained trunk in a file, with what is needed to use it: which network it is and how images are shown to it.
+/// The flags that say which network is used and how images are shown to it, and features of it.
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 #include <saccade/core/autograd.h>
-#include <saccade/core/io/checkpoint.h>
-#include <saccade/core/io/safetensors.h>
 #include <saccade/data/evaluate.h>
-#include <saccade/nn/interop.h>
 #include <saccade/nn/regnet.h>
 #include <saccade/nn/trunk.h>
 #include <saccade/ssl/eval/features.h>
+#include <saccade/ssl/weights.h>
 
 #include <algorithm>
-#include <map>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -25,69 +22,70 @@
 
 namespace saccade::program {
 
-struct TrunkInfo {
-  std::string trunk;  ///< as nn::trunk() takes it
-  int size = 224;     ///< pixels a side
-  std::vector<float> mean{0.485f, 0.456f, 0.406f}, std{0.229f, 0.224f, 0.225f};
-};
-
 inline int channels_of(const std::string& trunk) {
   return trunk.starts_with("resnet") ? 3 : static_cast<int>(nn::regnet_spec(trunk).in_channels);
 }
 
-/// How images of a source are shown to a network for evaluation.
-inline data::EvalView view_of(const data::Source& source, const TrunkInfo& info) {
-  data::EvalView view = data::eval_view(source, info.size);
+/// How images are shown to a network for evaluation.
+inline data::EvalView view_of(const ssl::TrunkInfo& info) {
+  data::EvalView view = data::eval_view(data::view_rule_of(info.view), info.size);
   std::copy_n(info.mean.begin(), 3, view.mean.begin());
   std::copy_n(info.std.begin(), 3, view.std.begin());
   return view;
 }
 
 /// Features of all images of a source.
-inline data::Rows features(nn::Trunk& trunk, const data::Source& source, const TrunkInfo& info, int workers = 0) {
+inline data::Rows features(nn::Trunk& trunk, const data::Source& source, const ssl::TrunkInfo& info, int workers = 0) {
   const NoGradScope no_grad;
   const ssl::EvaluationScope evaluation(trunk);
-  return data::compute_rows(source, view_of(source, info),
-                            [&](const Tensor& images) {
-                              return program::elsewhere(trunk.device(), images,
-                                                        [&](const Tensor& x) { return trunk.features(x); });
-                            },
-                            {.batch = 128, .workers = workers});
+  return data::compute_rows(
+      source, view_of(info),
+      [&](const Tensor& images) {
+        return program::elsewhere(trunk.device(), images, [&](const Tensor& x) { return trunk.features(x); });
+      },
+      {.batch = 32, .workers = workers}, [&](const Tensor& image) { return ssl::where_not_finite(trunk, image); });
 }
 
-inline void save_trunk(const std::filesystem::path& path, const nn::Trunk& trunk, nn::Names names,
-                       const TrunkInfo& info) {
-  io::save_safetensors(path, nn::state_dict(trunk, names),
-                       {{"format", "pt"},
-                        {"trunk", info.trunk},
-                        {"size", fmt::format("{}", info.size)},
-                        {"mean", fmt::format("{}", fmt::join(info.mean, ","))},
-                        {"std", fmt::format("{}", fmt::join(info.std, ","))}});
+/// Says what of weights was taken; line by line as well where much does not fit.
+inline void say(const nn::KeyMatch& match, const std::string& trunk, const std::filesystem::path& file) {
+  fmt::print("{} from {}: {}\n", trunk, file.string(), match.describe());
+  if (match.missing.size() + match.misshapen.size() + match.left_over.size() > 5) fmt::print("{}", match.table());
 }
 
 /// The flags that say which network, and the network they say.
 struct Weights {
   std::string path;
-  TrunkInfo info;
   bool allow_partial = false;
+  ssl::TrunkInfo info;  ///< of the network that is loaded
   std::shared_ptr<nn::Trunk> trunk;
+  Device device = Device::cpu;  ///< for the network
 
   void flags(CLI::App& app) {
-    app.add_option("--weights", path, "Run folder, checkpoint, or a trunk in a .safetensors file")
+    app.add_option("--weights", path,
+                   "Run folder, checkpoint, or a network in a file of another program: safetensors, PyTorch's .pth "
+                   "and the like, a Hugging Face folder")
         ->required()
         ->group("Network");
     const char* found = "as the weights say";
-    app.add_option("--trunk", info.trunk, "Which network it is")->default_str(found)->group("Network");
-    app.add_option("--size", info.size, "Pixels a side shown to it")
+    app.add_option("--trunk", given_.trunk, "Which network it is")
+        ->default_str("as the weights say, or by their tensors")
+        ->group("Network");
+    app.add_option("--size", given_.size, "Pixels a side shown to it")
         ->default_str(found)
         ->group("Network")
         ->check(program::between(1, 7000));
-    app.add_option("--mean", info.mean, "Of red, green and blue")
+    app.add_option("--view", given_.view,
+                   "How images become that size: middle (the shorter side scaled to 8/7 of it, then the middle) or "
+                   "whole (all of the image scaled to it)")
+        ->check(CLI::IsMember({"middle", "whole"}))
+        ->default_str("as the weights say, or middle")
+        ->group("Network");
+    app.add_option("--mean", given_.mean, "Of red, green and blue")
         ->expected(3)
         ->default_str(found)
         ->group("Network")
         ->check(program::colour_mean());
-    app.add_option("--std", info.std, "")
+    app.add_option("--std", given_.std, "")
         ->expected(3)
         ->default_str(found)
         ->group("Network")
@@ -96,95 +94,42 @@ struct Weights {
         ->group("Network");
   }
 
-  Device device = Device::cpu;  ///< for the network
-
   /// Builds the network and fills it. Throws Error if the weights are not wholly this network's, unless that is
   /// allowed.
   void load(CLI::App& app);
   /// Features of all images of a source; those that cannot be read are listed on stderr and left out.
   data::Rows features(const data::Source& source, int workers) const;
+
+ private:
+  ssl::TrunkInfo given_;  ///< by flags
 };
 
-/// Takes a trunk out of one of our checkpoints, which hold tensors as they are in memory.
-inline nn::LoadReport load_from_checkpoint(const nn::Trunk& trunk, const std::vector<NamedTensor>& tensors) {
-  const std::string inside = "model.trunk.";
-  std::map<std::string, Tensor> given;
-  for (const NamedTensor& t : tensors)
-    if (t.name.starts_with(inside)) given[t.name.substr(inside.size())] = t.tensor;
-  nn::LoadReport report;
-  for (const NamedTensor& own : trunk.named_tensors()) {
-    const auto at = given.find(own.name);
-    if (at == given.end() || at->second.shape() != own.tensor.shape()) {
-      report.missing.push_back(own.name);
-      continue;
-    }
-    own.tensor.copy_from(at->second);
-    report.matched.push_back(own.name);
-    given.erase(at);
+/// Reads weights. A checkpoint that carries nothing, as they did not at first, is told by the settings of its run.
+inline ssl::Weights read_weights(const CLI::App& app, const std::string& path) {
+  ssl::Weights weights = ssl::read_weights(path);
+  for (const std::string& word : weights.words) fmt::print(stderr, "{}: {}\n", app.get_name(), word);
+  const auto config = std::filesystem::absolute(weights.file).parent_path().parent_path() / "config.toml";
+  if (weights.layout == nn::Layout::own && weights.metadata.empty() && std::filesystem::exists(config)) {
+    auto settings = settings_of_file(config);
+    for (const char* key : {"trunk", "mean", "std", "view"})
+      if (settings.contains(key)) weights.metadata[key] = settings[key];
+    if (settings.contains("crops"))
+      weights.metadata["size"] = fmt::format("{}", data::parse_crops(settings["crops"])[0].size);
   }
-  for (const auto& [name, tensor] : given) report.unexpected.push_back(name);
-  return report;
-}
-
-/// Takes a trunk out of a state dict of any program; a classifier or heads are passed over.
-inline nn::LoadReport load_from_state_dict(nn::Trunk& trunk, std::vector<NamedTensor> tensors) {
-  std::erase_if(tensors, [](const NamedTensor& t) {
-    const std::string name = t.name.starts_with("module.") ? t.name.substr(7) : t.name;
-    return name.starts_with("fc.") || name.starts_with("head.");
-  });
-  return nn::load_state_dict(trunk, tensors, nn::guess_names(trunk, tensors));
+  return weights;
 }
 
 inline void Weights::load(CLI::App& app) {
-  namespace fs = std::filesystem;
-  fs::path file = path, config;
-  std::vector<NamedTensor> tensors;
-  std::map<std::string, std::string> known;  // what the file or its run says of the network
-  if (!fs::exists(file)) throw Error(fmt::format("{}: there is no such file or folder", path));
-  if (fs::is_directory(file)) {
-    config = file / "config.toml";
-    if (fs::exists(file / "trunk.safetensors")) {
-      file /= "trunk.safetensors";
-    } else {
-      std::vector<std::string> problems;
-      auto newest = io::latest_checkpoint(file / "checkpoints", problems);
-      for (const std::string& problem : problems) fmt::print(stderr, "{}: {}\n", app.get_name(), problem);
-      if (!newest) throw Error(fmt::format("{}: neither a trained network nor a checkpoint is in this folder", path));
-      tensors = std::move(newest->tensors);
-      file = newest->path;
-    }
-  } else if (file.extension() == ".ckpt") {
-    config = fs::absolute(file).parent_path().parent_path() / "config.toml";
-    tensors = io::load_checkpoint(file).tensors;
-  }
-  const bool checkpoint = !tensors.empty();
-  if (!checkpoint) {
-    io::Safetensors read = io::load_safetensors(file);
-    tensors = std::move(read.tensors);
-    known = std::move(read.metadata);
-  } else if (fs::exists(config)) {
-    known = settings_of_file(config);
-    if (known.contains("crops")) known["size"] = fmt::format("{}", data::parse_crops(known["crops"])[0].size);
-  }
-  const auto take = [&](const char* flag, const char* key) {
-    CLI::Option* option = app.get_option(flag);
-    if (option->count() > 0 || !known.contains(key)) return;
-    for (const std::string& value : CLI::detail::split(known[key], ',')) option->add_result(value);
-    option->run_callback();
-  };
-  if (app.get_option("--trunk")->count() == 0) info.trunk = known["trunk"];  // a trunk's name may hold commas
-  take("--size", "size");
-  take("--mean", "mean");
-  take("--std", "std");
-  if (info.trunk.empty()) throw Error(fmt::format("{} does not say which network it is: give --trunk", file.string()));
-
+  const ssl::Weights weights = read_weights(app, path);
+  const auto given = [&](const char* flag) { return app.get_option(flag)->count() > 0; };
+  info.take(weights.metadata, weights.file);
+  info.trunk = given("--trunk") ? given_.trunk : ssl::trunk_of(weights);
+  if (given("--size")) info.size = given_.size;
+  if (given("--view")) info.view = given_.view;
+  if (given("--mean")) info.mean = given_.mean;
+  if (given("--std")) info.std = given_.std;
   trunk = program::on(device, [&] { return nn::trunk(info.trunk); });
-  const nn::LoadReport report =
-      checkpoint ? load_from_checkpoint(*trunk, tensors) : load_from_state_dict(*trunk, tensors);
-  if (!report.complete() && !allow_partial)
-    throw Error(fmt::format("{} does not fit {}: {} (--allow-partial takes it all the same)", file.string(), info.trunk,
-                            report.describe()));
-  fmt::print("{} from {}: {}\n", info.trunk, file.string(), report.describe());
+  say(ssl::load_trunk(*trunk, weights, allow_partial), info.trunk, weights.file);
 }
 
 inline data::Rows Weights::features(const data::Source& source, int workers) const {

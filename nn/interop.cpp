@@ -80,12 +80,6 @@ bool is_attention_weight(const std::string& name) {
   return name.ends_with(".se.fc1.weight") || name.ends_with(".se.fc2.weight");
 }
 
-Shape foreign_shape(const std::string& name, const Shape& ours) {
-  if (ours.size() == 4) return {ours[0], ours[3], ours[1], ours[2]};
-  if (is_attention_weight(name)) return {ours[0], ours[1], 1, 1};
-  return ours;
-}
-
 /// Rows of (a, b) become rows of (b, a): (out, k * k, in) <-> (out, in, k * k).
 Tensor swap_inner(const Tensor& t, int64_t outer, int64_t a, int64_t b, Shape shape) {
   const DeviceScope device(Device::cpu);
@@ -98,30 +92,22 @@ Tensor swap_inner(const Tensor& t, int64_t outer, int64_t a, int64_t b, Shape sh
   return result;
 }
 
-Tensor to_foreign(const std::string& name, const Tensor& t) {
-  const Shape shape = foreign_shape(name, t.shape());
-  if (t.rank() != 4) return t.clone().reshape(shape);
-  return swap_inner(t, t.dim(0), t.dim(1) * t.dim(2), t.dim(3), shape);
+/// The weight of a stem that sees colours, (out, k, k, 3), with its channels the other way round: RGB <-> BGR.
+void turn_colours(const Tensor& weight) {
+  const std::span<float> values = weight.data<float>();
+  for (size_t pixel = 0; pixel + 2 < values.size(); pixel += 3) std::swap(values[pixel], values[pixel + 2]);
 }
 
-Tensor from_foreign(const Tensor& given, const Shape& ours) {
-  Tensor t = given.to(DType::f32);
-  if (ours.size() != 4) return t;
-  return swap_inner(t, ours[0], ours[3], ours[1] * ours[2], ours);
+bool is_turned(const std::string& name, const Shape& ours, Names names) {
+  return names == Names::pycls && name.ends_with("stem.0.weight") && ours.size() == 4 && ours[3] == 3;
 }
 
-/// Without the names that wrappers and checkpointed stages put in between.
-std::string unwrap(const std::string& name) {
-  static const std::regex wrappers(R"((^|\.)(_fsdp_wrapped_module|_fpw_module|block\d+-part\d+)(?=\.))");
-  std::string clean = std::regex_replace(name, wrappers, "");
-  while (clean.starts_with("module.") || clean.starts_with(".")) clean.erase(0, clean.starts_with(".") ? 1 : 7);
-  return clean;
-}
-
-std::string some_of(const std::vector<std::string>& names) {
-  const auto shown = std::min<size_t>(names.size(), 5);
-  return fmt::format("{}{}", fmt::join(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(shown), ", "),
-                     names.size() > shown ? ", ..." : "");
+Tensor to_stored(const std::string& name, const Tensor& t, Names names) {
+  const Shape shape = stored_shape(name, t.shape());
+  Tensor copy = t.clone();
+  if (t.rank() != 4) return copy.reshape(shape);
+  if (is_turned(name, t.shape(), names)) turn_colours(copy);
+  return swap_inner(copy, t.dim(0), t.dim(1) * t.dim(2), t.dim(3), shape);
 }
 
 }  // namespace
@@ -157,7 +143,7 @@ std::vector<NamedTensor> state_dict(const Module& module, Names names) {
   for (const NamedTensor& t : module.named_tensors()) tensors[t.name] = t.tensor;
   std::vector<NamedTensor> result;
   for (const auto& [ours, theirs] : name_map(module, names)) {
-    result.push_back({theirs, to_foreign(ours, tensors.at(ours).to(Device::cpu))});
+    result.push_back({theirs, to_stored(ours, tensors.at(ours).to(Device::cpu), names)});
     constexpr std::string_view variance = "running_var";
     if (!theirs.ends_with(variance)) continue;
     result.push_back(
@@ -166,67 +152,22 @@ std::vector<NamedTensor> state_dict(const Module& module, Names names) {
   return result;
 }
 
-std::string LoadReport::describe() const {
-  std::string text = fmt::format("{} tensors loaded", matched.size());
-  if (!missing.empty()) text += fmt::format("; {} not given: {}", missing.size(), some_of(missing));
-  if (!unexpected.empty())
-    text += fmt::format("; {} given for nothing here: {}", unexpected.size(), some_of(unexpected));
-  return text;
+Shape stored_shape(const std::string& name, const Shape& ours) {
+  if (ours.size() == 4) return {ours[0], ours[3], ours[1], ours[2]};
+  if (is_attention_weight(name)) return {ours[0], ours[1], 1, 1};
+  return ours;
 }
 
-LoadReport load_state_dict(Module& module, const std::vector<NamedTensor>& tensors, Names names) {
-  std::map<std::string, const NamedTensor*> given;
-  for (const NamedTensor& t : tensors) {
-    if (t.name.ends_with("num_batches_tracked")) continue;
-    if (!given.emplace(unwrap(t.name), &t).second)
-      fail(fmt::format("state dict: \"{}\" is there twice (in one case within a wrapper's name)", unwrap(t.name)));
-  }
-  LoadReport report;
-  std::vector<std::pair<Tensor, Tensor>> copies;  // to, from
-  std::map<std::string, Tensor> own;
-  for (const NamedTensor& t : module.named_tensors()) own[t.name] = t.tensor;
-  for (const auto& [ours, their_name] : name_map(module, names)) {
-    const Tensor& tensor = own.at(ours);
-    const auto found = given.find(unwrap(their_name));
-    if (found == given.end()) {
-      report.missing.push_back(ours);
-      continue;
-    }
-    const Tensor& theirs = found->second->tensor;
-    if (theirs.shape() != foreign_shape(ours, tensor.shape()) ||
-        (theirs.dtype() != DType::f32 && theirs.dtype() != DType::f16 && theirs.dtype() != DType::bf16))
-      fail(fmt::format("state dict: \"{}\" is {} {}, expected floating-point {}", found->second->name,
-                       saccade::name_of(theirs.dtype()), to_string(theirs.shape()),
-                       to_string(foreign_shape(ours, tensor.shape()))));
-    copies.emplace_back(tensor, theirs);
-    report.matched.push_back(ours);
-    given.erase(found);
-  }
-  for (const auto& [name, t] : given) report.unexpected.push_back(t->name);
-  for (const auto& [to, from] : copies) to.copy_from(from_foreign(from, to.shape()));
-  return report;
-}
-
-Names guess_names(const Module& module, const std::vector<NamedTensor>& tensors) {
-  std::vector<std::string> given(tensors.size());
-  std::ranges::transform(tensors, given.begin(), [](const NamedTensor& t) { return unwrap(t.name); });
-  std::ranges::sort(given);
-  Names best = Names::torchvision;
-  std::ptrdiff_t most = -1;
-  for (const auto& [names, word] : words) {
-    try {
-      const std::ptrdiff_t hits = std::ranges::count_if(name_map(module, names), [&](const auto& pair) {
-        return std::ranges::binary_search(given, unwrap(pair.second));
-      });
-      if (hits > most) {
-        most = hits;
-        best = names;
-      }
-    } catch (const Error&) {
-      continue;  // that program has no names for this module
-    }
-  }
-  return best;
+void load_stored(const std::string& name, const Tensor& stored, Names names, const Tensor& ours) {
+  const DeviceScope device(Device::cpu);
+  const Shape& shape = ours.shape();
+  if (stored.shape() != stored_shape(name, shape))
+    fail(fmt::format("state dict: \"{}\" is {}, expected {}", name, to_string(stored.shape()),
+                     to_string(stored_shape(name, shape))));
+  Tensor values = stored.to(DType::f32);
+  if (shape.size() == 4) values = swap_inner(values, shape[0], shape[3], shape[1] * shape[2], shape);
+  if (is_turned(name, shape, names)) turn_colours(values);
+  ours.copy_from(values);
 }
 
 }  // namespace saccade::nn

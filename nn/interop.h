@@ -9,6 +9,7 @@
 
 /// @file
 /// State dicts of other programs: their names and layouts, for RegNets, ResNets, SwAV's heads and a classifier.
+/// (What is in a file and how it fits: key_match.h.)
 
 namespace saccade::nn {
 
@@ -18,7 +19,7 @@ enum class Names : uint8_t {
   timm,         ///< "s1.b1.conv1.conv.weight"; ResNets as torchvision
   vissl,        ///< "_feature_blocks.res2.block1-0.f.a.0.weight"; heads "0.projection_head.0.weight"
   classy,       ///< ClassyVision: "trunk_output.block1.block1-0.f.a.0.weight", but other shortcuts and last layers
-  pycls,        ///< "s1.b1.f.a.weight"
+  pycls,        ///< "s1.b1.f.a.weight"; colours are blue, green, red
   swav,         ///< the SwAV authors' checkpoints: torchvision's, with "module." before each
 };
 
@@ -34,26 +35,15 @@ std::vector<std::pair<std::string, std::string>> name_map(const Module& module, 
 
 /// Parameters and buffers as the other program stores them: convolution weights (out, in / groups, k, k), those of
 /// squeeze-excite (out, in, 1, 1), and an i64 num_batches_tracked of 0 behind each running variance (nothing here
-/// counts batches, and PyTorch reads it only where momentum is None). Copies on the CPU; a meta module is an error.
+/// counts batches, and PyTorch reads it only where momentum is None). pycls shows its networks blue, green, red: their
+/// stem has its three input channels the other way round. Copies on the CPU; a meta module is an error.
+/// key_match.h goes the other way.
 std::vector<NamedTensor> state_dict(const Module& module, Names names = Names::torchvision);
 
-struct LoadReport {
-  std::vector<std::string> matched;     ///< our names
-  std::vector<std::string> missing;     ///< our names, not given: these kept their values
-  std::vector<std::string> unexpected;  ///< given names that belong to nothing here
-  bool complete() const { return missing.empty() && unexpected.empty(); }
-  /// One sentence, with the first few names of each kind.
-  std::string describe() const;
-};
+/// The shape in which they all keep the tensor of that name of ours.
+Shape stored_shape(const std::string& name, const Shape& ours);
 
-/// Copies the values of a state dict into a module. f16, bf16 and f32 are taken. Passed over without a word:
-/// num_batches_tracked. Dropped from given names: the "module." of distributed wrappers, "_fsdp_wrapped_module.",
-/// "_fpw_module.", and the "-part0" level of checkpointed VISSL stages. All else that does not fit is in the report;
-/// a wrong shape throws, before anything is changed.
-[[nodiscard]] LoadReport load_state_dict(Module& module, const std::vector<NamedTensor>& tensors,
-                                         Names names = Names::torchvision);
-
-/// Whose names these are: those that match most of the module's tensors (torchvision if none does better).
-Names guess_names(const Module& module, const std::vector<NamedTensor>& tensors);
+/// Writes a tensor as the other program keeps it (f32, f16 or bf16, of its stored_shape()) into ours of that name.
+void load_stored(const std::string& name, const Tensor& stored, Names names, const Tensor& ours);
 
 }  // namespace saccade::nn

@@ -37,7 +37,7 @@ Tensor BatchNorm::forward(const Tensor& x) { return normalize(x, {}); }
 
 Tensor BatchNorm::operator()(const Tensor& x, const Tensor& residual) {
   const LayerScope layer(name());
-  return normalize(x, residual);
+  return shown(normalize(x, residual));
 }
 
 Linear::Linear(int64_t in, int64_t out, Options options, const Init& init) {

@@ -9,6 +9,8 @@ namespace {
 
 using Visitor = std::function<void(const std::string& path, const Module& module)>;
 
+thread_local const OutputHook::Function* output_hook = nullptr;
+
 std::string join(const std::string& path, const std::string& name) { return path.empty() ? name : path + "." + name; }
 
 void walk(const std::string& path, const Module& module, const Visitor& visitor) {
@@ -18,9 +20,20 @@ void walk(const std::string& path, const Module& module, const Visitor& visitor)
 
 }  // namespace
 
+OutputHook::OutputHook(Function function) : function_(std::move(function)) {
+  if (output_hook != nullptr) fail("module: an OutputHook lives on this thread already");
+  output_hook = &function_;
+}
+OutputHook::~OutputHook() { output_hook = nullptr; }
+
 Tensor Module::operator()(const Tensor& x) {
   const LayerScope layer(name_);
-  return forward(x);
+  return shown(forward(x));
+}
+
+Tensor Module::shown(Tensor output) {
+  if (output_hook != nullptr) (*output_hook)(LayerScope::current(), output);
+  return output;
 }
 
 std::vector<NamedTensor> Module::named(bool with_parameters, bool with_buffers) const {

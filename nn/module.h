@@ -13,6 +13,20 @@ namespace saccade::nn {
 
 using saccade::NamedTensor;
 
+/// Sees what every module returns, on this thread, while it lives: called with the layer's full name (see LayerScope)
+/// and its result, the inner layers before the outer. One at a time.
+class OutputHook {
+ public:
+  using Function = std::function<void(const std::string& layer, const Tensor& output)>;
+  explicit OutputHook(Function function);
+  ~OutputHook();
+  OutputHook(const OutputHook&) = delete;
+  OutputHook& operator=(const OutputHook&) = delete;
+
+ private:
+  Function function_;
+};
+
 /// A layer or a tree of layers: named parameters (which want gradients), named buffers (which do not), named children.
 /// Calling a module runs its forward under a LayerScope of its name, so errors, tape and memory reports can name it.
 ///
@@ -51,6 +65,8 @@ class Module {
   /// The name under which the parent registered this module; empty for a root.
   const std::string& name() const { return name_; }
   virtual Tensor forward(const Tensor& x) = 0;
+  /// Hands a result to the OutputHook, if there is one, and back: for modules that are called in other ways as well.
+  static Tensor shown(Tensor output);
 
   /// @name Registration, for constructors. A name that is taken already is an error; a name may hold dots ("f.a.0").
   /// @{

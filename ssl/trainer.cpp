@@ -190,6 +190,7 @@ void Trainer::save(const BatchSource& source, const std::filesystem::path& folde
   take("optimizer.", optimizer_->state());
   nlohmann::json state = {{"iteration", iteration}, {"iterations", iterations}, {"accumulate", options_.accumulate}};
   if (source.state) state["source"] = source.state();
+  if (!options_.carried.empty()) state["carried"] = options_.carried;
   if (loss_scale_) state["loss_scale"] = {loss_scale_->value(), loss_scale_->good_steps()};
   if (monitor_) {
     take("monitor.", monitor_->state_tensors());

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -71,6 +72,8 @@ struct TrainerOptions {
 
   int64_t checkpoint_every = 0;  ///< iterations; 0: each epoch. The end and an interruption write one in any case
   int64_t keep_checkpoints = 2;
+  /// What a checkpoint carries beside the training, for whoever has nothing but it: see TrunkInfo::metadata().
+  std::map<std::string, std::string> carried = {};
   bool monitor = true;
   HealthOptions health = {};  ///< iterations_per_epoch is filled in by fit()
 

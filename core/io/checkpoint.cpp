@@ -117,6 +117,14 @@ Checkpoint load_checkpoint(const fs::path& path) try {
   throw Error(fmt::format("the checkpoint {} cannot be used: {}", path.string(), error.what()));
 }
 
+bool has_manifest(const fs::path& path) {
+  try {
+    return read_safetensors_header(path).metadata.contains(kManifest);
+  } catch (const Error&) {
+    return false;  // another kind of file
+  }
+}
+
 bool is_checkpoint(const fs::path& path) {
   try {
     if (!fs::is_regular_file(fs::symlink_status(path))) return false;

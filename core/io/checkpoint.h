@@ -44,6 +44,9 @@ Checkpoint load_checkpoint(const std::filesystem::path& path);
 /// Whether the file's header holds a manifest of ours; its tensors are not looked at.
 bool is_checkpoint(const std::filesystem::path& path);
 
+/// Whether the file, or what a link leads to, claims to be one: whether it holds a manifest, be that right or not.
+bool has_manifest(const std::filesystem::path& path);
+
 /// The steps that have a file in the folder, lowest first; none when there is no such folder. Does not open them.
 std::vector<int64_t> checkpoint_steps(const std::filesystem::path& folder);
 

@@ -11,6 +11,7 @@
 #include <saccade/core/io/input_file.h>
 #include <saccade/core/io/npy.h>
 #include <saccade/core/io/safetensors.h>
+#include <saccade/core/io/weight_file.h>
 #include <saccade/core/layer.h>
 #include <saccade/core/named_tensor.h>
 #include <saccade/core/ops.h>
@@ -29,6 +30,7 @@
 #include <saccade/nn/heads.h>
 #include <saccade/nn/init.h>
 #include <saccade/nn/interop.h>
+#include <saccade/nn/key_match.h>
 #include <saccade/nn/layers.h>
 #include <saccade/nn/module.h>
 #include <saccade/nn/optim/optimizer.h>
@@ -49,3 +51,4 @@
 #include <saccade/ssl/report/run_reporter.h>
 #include <saccade/ssl/swav.h>
 #include <saccade/ssl/trainer.h>
+#include <saccade/ssl/weights.h>

@@ -4,6 +4,7 @@
 #include <saccade/ssl/eval/features.h>
 
 #include <algorithm>
+#include <cmath>
 
 namespace saccade::ssl {
 namespace {
@@ -59,6 +60,25 @@ Tensor features(nn::Trunk& trunk, const ImageRange& images, int64_t count, int64
     all.slice(first, last).copy_from(pooled);
   }
   return all;
+}
+
+std::string where_not_finite(nn::Trunk& trunk, const Tensor& images) {
+  const NoGradScope no_grad;
+  const EvaluationScope evaluation(trunk);
+  const DeviceScope there(trunk.device());
+  const auto is_finite = [](const Tensor& t) {
+    const Tensor here = t.to(Device::cpu).to(DType::f32);
+    return std::ranges::all_of(here.data<float>(), [](float v) { return std::isfinite(v); });
+  };
+  if (!is_finite(images)) return "the image as it is shown to the network is not";
+  std::string where;
+  const nn::OutputHook hook([&](const std::string& layer, const Tensor& output) {
+    if (where.empty() && !is_finite(output)) where = layer;
+  });
+  const bool finite = is_finite(trunk.features(images.to(trunk.device())));
+  if (finite) return "";
+  return where.empty() ? "its mean over the map is not"
+                       : fmt::format("the layer {} is the first whose result is not", where);
 }
 
 Tensor gather_rows(const Tensor& matrix, const std::vector<int64_t>& rows) {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <string>
 #include <vector>
 
 namespace saccade::ssl {
@@ -34,6 +35,10 @@ using ImageRange = std::function<Tensor(int64_t first, int64_t last)>;
 /// photographs, as evaluations of SEER's RegNets pool their last map to (2, 1). The trunk gets its mode back. Features
 /// do not depend on how images fall into batches beyond rounding: evaluation has no batch statistics.
 Tensor features(nn::Trunk& trunk, const ImageRange& images, int64_t count, int64_t batch = 512, int64_t grid = 1);
+
+/// Why the features of images are not finite: "the layer stem.0 is the first whose result is not", or that the images
+/// already are not. Empty when they are finite.
+std::string where_not_finite(nn::Trunk& trunk, const Tensor& images);
 
 /// Rows chosen by index, as a new matrix.
 Tensor gather_rows(const Tensor& matrix, const std::vector<int64_t>& rows);

@@ -2,7 +2,7 @@
 #include <saccade/core/io/checkpoint.h>
 #include <saccade/core/io/npy.h>
 #include <saccade/core/io/safetensors.h>
-#include <saccade/nn/interop.h>
+#include <saccade/nn/key_match.h>
 #include <saccade/nn/regnet.h>
 #include <saccade/ssl/report/run_log.h>
 
@@ -78,7 +78,10 @@ TEST(Programs, PretrainThenEvaluateThenEmbed) {
   const io::Safetensors file = io::load_safetensors(run_folder / "trunk.safetensors");
   EXPECT_EQ(file.metadata.at("size"), "24");
   const auto trunk = nn::regnet(file.metadata.at("trunk"), 99);
-  ASSERT_TRUE(nn::load_state_dict(*trunk, file.tensors, nn::Names::timm).complete());
+  const nn::KeyMatch match = nn::match_keys(*trunk, file.tensors);
+  ASSERT_TRUE(match.whole()) << match.describe();
+  EXPECT_EQ(match.names, nn::Names::timm);
+  match.load();
   const io::Checkpoint last = io::load_checkpoint(run_folder / "checkpoints" / "step-00000024.ckpt");
   for (const NamedTensor& t : trunk->named_parameters()) {
     const auto ours = t.tensor.data<float>(), theirs = last["model.trunk." + t.name].data<float>();

@@ -4,6 +4,8 @@
 #include <saccade/nn/trunk.h>
 #include <saccade/ssl/eval/features.h>
 
+#include <cmath>
+
 namespace saccade::ssl {
 namespace {
 
@@ -45,6 +47,23 @@ TEST_F(Features, CellsRunFromLeftToRightThenDown) {
     change[static_cast<size_t>(i / channels)] +=
         std::abs(lit.data<float>()[static_cast<size_t>(i)] - dark.data<float>()[static_cast<size_t>(i)]);
   for (const size_t cell : {0, 2, 3}) EXPECT_GT(change[1], change[cell]) << cell;
+}
+
+TEST_F(Features, TheFirstLayerThatIsNotFiniteIsNamed) {
+  EXPECT_EQ(where_not_finite(*trunk, images(0, 2)), "");
+  const auto set = [&](const std::string& name, float value) {
+    for (const NamedTensor& t : trunk->named_tensors())
+      if (t.name == name) t.tensor.fill(value);
+  };
+  set("trunk_output.block3.block3-0.f.c.1.weight", 3e38f);
+  set("trunk_output.block3.block3-0.f.c.1.running_var", 1e-20f);
+  EXPECT_EQ(where_not_finite(*trunk, images(0, 1)),
+            "the layer trunk_output.block3.block3-0.f.c.1 is the first whose result is not");
+  set("trunk_output.block1.block1-0.f.b.0.weight", NAN);
+  EXPECT_EQ(where_not_finite(*trunk, images(0, 1)),
+            "the layer trunk_output.block1.block1-0.f.b.0 is the first whose result is not");
+  pixels.data<float>()[70] = INFINITY;
+  EXPECT_EQ(where_not_finite(*trunk, images(0, 1)), "the image as it is shown to the network is not");
 }
 
 TEST_F(Features, RefusesAGridOfNothing) { EXPECT_THROW(features(*trunk, images, 5, 2, 0), Error); }
