@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include "onednn.h"
+#include "onednn_version.h"
 
 namespace saccade::kernels {
 namespace cpu {
@@ -42,7 +42,13 @@ bool heavy(const Conv2d& c, const Segments& in) {
   return c.groups == 1 && grouped_is_possible(c) && rows <= 2 * c.in_channels;
 }
 
-/// By bench/conv, one thread of a Zen 4:
+/// 1x1 whose data gradient is faster by oneDNN than as one product.
+bool few_for_data_gradient(const Conv2d& c) {
+  return c.in_channels < 48 && (c.stride == 1 || onednn::has_fast_strided_data_gradients);
+}
+
+/// By bench/conv, one thread of a Zen 4, with oneDNN 2.6; measured again with 3.7, which differs in one place
+/// (few_for_data_gradient):
 /// - grouped 3x3: our own kernels are 1.0 to 3 times as fast as oneDNN (the table in grouped_conv.h), but not in weight
 ///   gradients of wide groups;
 /// - heavy: own 1.3 times in forward and data gradient, unfolding 1.8 times in the weight gradient; elsewhere oneDNN is
@@ -52,7 +58,7 @@ bool heavy(const Conv2d& c, const Segments& in) {
 ConvPlan choose_f32(const Conv2d& c, const Segments& in, ConvPass pass) {
   if (is_pointwise(c)) {
     const bool few = pass == ConvPass::forward         ? c.out_channels < 32 && c.stride == 1
-                     : pass == ConvPass::backward_data ? c.in_channels < 48
+                     : pass == ConvPass::backward_data ? few_for_data_gradient(c)
                      : c.stride == 1                   ? c.weight_elements() <= 128 * 128
                                                        : c.in_channels < 48;
     return few ? plan_onednn(c, in, pass) : plan_pointwise(c, in, pass);
@@ -73,7 +79,7 @@ ConvPlan choose_bf16(const Conv2d& c, const Segments& in, ConvPass pass) {
   const bool weight = pass == ConvPass::backward_weight;
   if (is_pointwise(c)) {
     const bool few = pass == ConvPass::forward         ? c.stride == 1 ? c.out_channels < 32 : c.in_channels <= 16
-                     : pass == ConvPass::backward_data ? c.in_channels < 48
+                     : pass == ConvPass::backward_data ? few_for_data_gradient(c)
                      : c.stride == 1                   ? c.weight_elements() <= 48 * 48
                                                        : c.in_channels < 48 && c.out_channels <= 48;
     return few ? plan_onednn(c, in, pass) : plan_pointwise(c, in, pass);
