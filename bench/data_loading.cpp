@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 #include <omp.h>
 #include <saccade/data/loader.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
