@@ -34,9 +34,11 @@ class Reader {
       throw Error(fmt::format("{}: is a folder, expected an IDX file", path_));
     file_.reset(gzopen(path.c_str(), "rb"));  // reads what is not compressed as it is
     if (!file_) throw Error(fmt::format("{}: cannot be opened", path_));
-    // Room for a small file is soon there; an unknown size counts as large.
+    // Room for a small file is soon there; an unknown size counts as large. zlib 1.3.2 takes a file for one that is cut
+    // off when the last of it just fills the buffer.
     const uintmax_t bytes = std::filesystem::file_size(path, ignored);
-    gzbuffer(file_.get(), static_cast<unsigned>(std::clamp<uintmax_t>(bytes, 1 << 12, 1 << 18)));
+    const uintmax_t room = std::clamp<uintmax_t>(bytes, 1 << 12, 1 << 18);
+    gzbuffer(file_.get(), static_cast<unsigned>(bytes % room == 0 ? room + 1 : room));
   }
   size_t read(uint8_t* to, size_t count) {
     const int got = gzread(file_.get(), to, static_cast<unsigned>(count));

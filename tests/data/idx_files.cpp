@@ -4,6 +4,8 @@
 #include <saccade/kernels/error.h>
 #include <zlib.h>
 
+#include <random>
+
 #include "data/folders.h"
 #include "data/goldens.h"
 
@@ -104,6 +106,19 @@ TEST_F(IdxFolder, CompressedFilesAreReadAndTheirPlainTwinsTakenInstead) {
   Image image;
   open_images(path()).read(5, 0, image);
   EXPECT_EQ(image.pixels[0], 9);
+}
+
+TEST_F(IdxFolder, CompressedFilesOfAnySizeAreReadWhole) {
+  std::mt19937 random(3);
+  for (const int count : {100, 300, 1000, 20000}) {  // about as many times 16 bytes, for noise cannot be compressed
+    std::string noise = header({count, 4, 4});
+    for (int i = 0; i < count * 16; ++i) noise += static_cast<char>(random());
+    const Source source = idx(compress("noise.gz", noise));
+    ASSERT_EQ(source.size(), count);
+    Image image;
+    source.read(count - 1, 0, image);
+    EXPECT_EQ(image.pixels[15], static_cast<uint8_t>(noise.back())) << count;
+  }
 }
 
 TEST_F(IdxFolder, FoldersOfTheSplitsTellFilesOfOneNameApart) {
