@@ -11,18 +11,15 @@
 namespace saccade::data {
 
 const PixelLoops& pixel_loops() {
-  static const PixelLoops& loops = [&]() -> const PixelLoops& {
-    switch (kernels::cpu_isa()) {
-      case kernels::Isa::avx512:
-        return avx512::pixel_loops;
-      case kernels::Isa::avx2:
-        return avx2::pixel_loops;
-      case kernels::Isa::baseline:
-        break;
-    }
-    return baseline::pixel_loops;
-  }();
-  return loops;
+  switch (kernels::cpu_isa()) {
+    case kernels::Isa::avx512:
+      return avx512::pixel_loops;
+    case kernels::Isa::avx2:
+      return avx2::pixel_loops;
+    case kernels::Isa::baseline:
+      break;
+  }
+  return baseline::pixel_loops;
 }
 
 namespace {
