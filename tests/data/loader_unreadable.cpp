@@ -141,8 +141,11 @@ TEST(UnreadableImages, OfTwoThousandWithTwoHundredBrokenInTenWaysAllAreListedAnd
     }
     EXPECT_EQ(loader.describe_failures().find("200 of 2000 samples could not be read"), 0u);
     const std::string table = table_of_reasons(failures, source.name);
-    EXPECT_EQ(std::count(table.begin(), table.end(), '\n'), 9) << table;  // two are of one kind, and counted together
-    EXPECT_TRUE(table.starts_with("      40  JPEG: ")) << table;
+    // Two are of one kind, and counted together, where libjpeg has one message for both.
+    const auto lines = std::count(table.begin(), table.end(), '\n');
+    EXPECT_TRUE((lines == 9 && table.starts_with("      40  JPEG: ")) ||
+                (lines == 10 && table.starts_with("      20  JPEG: ")))
+        << table;
     EXPECT_NE(table.find("\n      20  the file is empty (a/0009.jpg, a/0109.jpg, a/0209.jpg, ...)\n"),
               std::string::npos)
         << table;

@@ -93,7 +93,8 @@ TEST_F(BadInput, MissingAndEmptyFolders) {
   EXPECT_EQ(folder.names(), std::vector<std::string>{"empty"});
   expect_sentence(run("eval", {"--weights", (folder / "none").string(), "--train", photos()}), 1,
                   "no such file or folder");
-  expect_sentence(run("eval", {"--weights", (folder / "empty").string(), "--train", photos()}), 1, "the folder has none of");
+  expect_sentence(run("eval", {"--weights", (folder / "empty").string(), "--train", photos()}), 1,
+                  "the folder has none of");
 }
 
 TEST_F(BadInput, FewerImagesThanABatch) { expect_sentence(pretrain({"--batch", "500"}), 2, "--batch"); }
