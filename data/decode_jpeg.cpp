@@ -1,6 +1,5 @@
-// jpeglib.h needs FILE and size_t to be declared before it.
 #include <fmt/format.h>
-#include <jerror.h>
+#include <jerror.h>  // after it, which says of which version's messages there are numbers
 #include <jpeglib.h>
 #include <saccade/data/decode_formats.h>
 #include <saccade/data/exif.h>
@@ -8,7 +7,7 @@
 
 #include <algorithm>
 #include <csetjmp>
-#include <cstdio>
+#include <cstdio>  // jpeglib.h needs FILE and size_t to be declared before it
 #include <string_view>
 
 namespace saccade::data::formats {
