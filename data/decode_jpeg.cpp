@@ -1,13 +1,16 @@
-#include <fmt/format.h>
-#include <jerror.h>  // after it, which says of which version's messages there are numbers
+// clang-format off
+#include <cstdio>     // jpeglib.h needs FILE and size_t to be declared before it
 #include <jpeglib.h>
+#include <jerror.h>   // whose numbers of messages depend on the version that jpeglib.h says
+// clang-format on
+
+#include <fmt/format.h>
 #include <saccade/data/decode_formats.h>
 #include <saccade/data/exif.h>
 #include <saccade/kernels/error.h>
 
 #include <algorithm>
 #include <csetjmp>
-#include <cstdio>  // jpeglib.h needs FILE and size_t to be declared before it
 #include <string_view>
 
 namespace saccade::data::formats {
