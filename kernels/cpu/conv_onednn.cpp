@@ -166,7 +166,7 @@ bool oversteps(const Conv2d& c, ConvPass pass) {
 }
 
 /// 1x1 in bf16: of an odd number of channels the last goes into the data gradient as garbage.
-bool goes_wrong(const Conv2d& c, ConvPass pass) {
+bool garbles_odd_channels(const Conv2d& c, ConvPass pass) {
   return pass == ConvPass::backward_data && c.dtype == DType::bf16 && is_pointwise(c) && c.out_channels % 2 != 0;
 }
 
@@ -181,7 +181,7 @@ bool reads_unwritten(const Conv2d& c, const Segments& in, ConvPass pass) {
 bool onednn_computes_in(DType dtype) { return computes_in(dtype); }
 
 ConvPlan plan_onednn(const Conv2d& conv, const Segments& in, ConvPass pass) {
-  if (oversteps(conv, pass) || goes_wrong(conv, pass)) return plan_pointwise(conv, in, pass);
+  if (oversteps(conv, pass) || garbles_odd_channels(conv, pass)) return plan_pointwise(conv, in, pass);
   if (reads_unwritten(conv, in, pass)) return plan_widened(conv, in, pass);
   try {
     if (pass == ConvPass::backward_weight) return plan_weights(conv, in);
