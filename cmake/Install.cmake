@@ -1,5 +1,5 @@
 # cmake --install: headers under include/saccade, static libraries, the CMake package Saccade (saccade::saccade),
-# and the tools (each installs itself, in examples/).
+# and the tools (each installs itself, in tools/).
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 

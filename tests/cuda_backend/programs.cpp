@@ -1,5 +1,5 @@
 // The programs as they are, on doubles and emulator: from photographs to features by way of the device.
-#include <examples/programs.h>
+#include <tools/programs.h>
 #include <gtest/gtest.h>
 #include <saccade/core/io/npy.h>
 #include <saccade/ssl/report/run_log.h>
