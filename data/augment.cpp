@@ -292,6 +292,12 @@ void gaussian_blur(Planes& image, float sigma) {
   }
 }
 
+void solarize(Planes& image, int threshold) {
+  uint8_t* p = image.plane(0);
+  for (size_t i = 0, count = image.plane_size() * image.channels; i < count; ++i)
+    p[i] = static_cast<uint8_t>(p[i] < threshold ? p[i] : 255 - p[i]);
+}
+
 kernels::PixelScale pixel_scale(const float* mean, const float* std, int channels) {
   kernels::PixelScale scale;
   for (int c = 0; c < channels; ++c) {

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <vector>
 
-/// The augmentations of SwAV on 8-bit images. Each gives, to the last bit, what Pillow gives (and torchvision through
+/// Augmentations of 8-bit images. Each gives, to the last bit, what Pillow gives (and torchvision through
 /// it): tests/data holds them to its results. They depend on nothing but their arguments, on every instruction set.
 namespace saccade::data {
 
@@ -45,6 +45,7 @@ struct Window {
 
 struct Range {
   float low = 0, high = 0;
+  friend bool operator==(const Range&, const Range&) = default;
 };
 
 /// Chooses the part of an image that a random resized crop shows: area fraction uniform in `scale`, aspect ratio
@@ -78,6 +79,8 @@ void to_gray(Planes& image);
 /// Gaussian blur of standard deviation `sigma` in pixels, as three extended box blurs a direction (Gwosdek et al.,
 /// "Theoretical foundations of Gaussian convolution by extended box filtering", 2011), rounded to 8 bits after each.
 void gaussian_blur(Planes& image, float sigma);
+/// Levels of `threshold` and above are turned over: 255 - level. 256: none.
+void solarize(Planes& image, int threshold);
 /// @}
 
 /// What makes (byte / 255 - mean) / std of a byte.

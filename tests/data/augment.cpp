@@ -38,6 +38,7 @@ TEST(Augment, EveryOperationGivesPillowsPixels) {
       if (operation == "saturation") adjust_saturation(planes, argument);
       if (operation == "hue") adjust_hue(planes, argument);
       if (operation == "blur") gaussian_blur(planes, argument);
+      if (operation == "solarize") solarize(planes, static_cast<int>(argument));
     }
     words >> result;
     EXPECT_LE(golden::largest_difference(planes, golden::image(result)), allowed) << line;

@@ -11,7 +11,7 @@ import os
 import zlib
 
 import numpy as np
-from PIL import Image, ImageEnhance, ImageFilter
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "augment")
 os.makedirs(OUT, exist_ok=True)
@@ -85,6 +85,9 @@ for name, image in sources.items():
         case("gray", name, (), image.convert("L").convert("RGB"))
     for sigma in (0.1, 0.37, 0.8, 1.4, 1.42, 2.0, 3.3, 40.0):
         case("blur", name, (sigma,), image.filter(ImageFilter.GaussianBlur(sigma)))
+for name, image in sources.items():
+    for threshold in (0, 1, 77, 128, 256):
+        case("solarize", name, (threshold,), ImageOps.solarize(image, threshold))
 with open(path("cases.txt"), "w") as f:
     f.write("\n".join(cases) + "\n")
 
