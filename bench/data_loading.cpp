@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 #include <omp.h>
 #include <saccade/data/loader.h>
+#include <saccade/data/multi_crop.h>
 #include <unistd.h>
 
 #include <filesystem>

@@ -11,6 +11,7 @@
 #include <fmt/format.h>
 #include <saccade/core/bytes.h>
 #include <saccade/data/loader.h>
+#include <saccade/data/multi_crop.h>
 #include <saccade/data/source.h>
 #include <saccade/ssl/plan.h>
 #include <saccade/ssl/trainer.h>

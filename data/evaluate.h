@@ -1,6 +1,7 @@
 #pragma once
 
 #include <saccade/core/tensor.h>
+#include <saccade/data/eval_view.h>
 #include <saccade/data/loader.h>
 
 #include <cstdint>

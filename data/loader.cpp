@@ -36,7 +36,6 @@ struct Loader::Impl {
   Source source;
   View view;
   LoaderOptions options;
-  double useful_side = 0;
   int64_t per_epoch = 0;
   int64_t position = 0;   ///< of the batch next() returns
   int64_t scheduled = 0;  ///< of the batch that schedule() begins
@@ -69,8 +68,7 @@ struct Loader::Impl {
     }
     if (source.size() < 1) throw Error(fmt::format("loader: the source {} is empty", source.name));
     if (source.size() > UINT32_MAX) throw Error(fmt::format("loader: {} samples are more than 2^32", source.size()));
-    std::visit([](const auto& settings) { settings.check(); }, view);
-    if (const auto* crops = std::get_if<MultiCrop>(&view)) useful_side = crops->useful_side();
+    view.check();
     per_epoch = options.drop_last ? source.size() / options.batch : (source.size() + options.batch - 1) / options.batch;
     limit = {.share = options.max_unreadable, .count = source.size(), .drawn = options.shuffle};
     if (per_epoch == 0) {
@@ -103,7 +101,7 @@ struct Loader::Impl {
     const TagScope tag(Tag::batch);
     const PhaseScope phase(Phase::data);
     const int64_t count = std::min<int64_t>(options.batch, source.size());
-    const Segments whole = std::visit([&](const auto& settings) { return settings.segments(count); }, view);
+    const Segments whole = view.segments(count);
     Tensor fresh = Tensor::empty({total_rows(whole), source.channels}, options.bytes ? DType::u8 : DType::f32);
     // One more than are needed if each batch is dropped before the next is asked for: for `batch = loader.next()`.
     if (buffers.size() <= static_cast<size_t>(batches_in_memory(options))) buffers.push_back(fresh);
@@ -166,11 +164,10 @@ struct Loader::Impl {
       for (int64_t& index : batch.indices)
         if (const auto at = filled.find(index); at != filled.end()) index = at->second;
     batch.labels.assign(static_cast<size_t>(count), -1);
-    const Segments segments = std::visit([&](const auto& settings) { return settings.segments(count); }, view);
+    const Segments segments = view.segments(count);
     batch.images = buffer().slice(0, total_rows(segments)).with_segments(segments);
     slot->pixels = batch.images.raw();
-    if (options.bytes)
-      batch.scale = std::visit([&](const auto& settings) { return pixel_scale(settings, source.channels); }, view);
+    if (options.bytes) batch.scale = pixel_scale(view, source.channels);
     ++scheduled;
     return slot;
   }
@@ -181,7 +178,7 @@ struct Loader::Impl {
     for (int64_t attempt = 1;; ++attempt) {
       if (!unreadable.met(index, batch.epoch, batch.iteration)) {
         try {
-          source.read(index, useful_side, image);
+          source.read(index, view.useful_side, image);
           if (image.channels != source.channels || image.height < 1 || image.width < 1) {
             throw Error(fmt::format("{}: got {} x {} pixels of {} channels, expected {} channels", source.key(index),
                                     image.height, image.width, image.channels, source.channels));
@@ -207,10 +204,11 @@ struct Loader::Impl {
       for (int64_t n = b; n < s.n; n += slot.batch.size()) places.push_back(segment + n * image_size);
       segment += s.n * image_size;
     }
-    if (const auto* crops = std::get_if<MultiCrop>(&view))
-      make_crops(*crops, image, random, places);
-    else
-      make_view(std::get<EvalView>(view), image, places[0]);
+    try {
+      make_crops(view, image, random, places);
+    } catch (const Error& error) {
+      throw Error(fmt::format("{}: {}", source.key(slot.batch.indices[static_cast<size_t>(b)]), error.what()));
+    }
   }
 
   /// Makes sample b of a slot. Never throws: an error is kept for the caller, of the first sample that has one.

@@ -1,20 +1,16 @@
 #pragma once
 
 #include <saccade/core/batch.h>
-#include <saccade/data/multi_crop.h>
 #include <saccade/data/source.h>
 #include <saccade/data/unreadable.h>
+#include <saccade/data/view.h>
 
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <variant>
 #include <vector>
 
 namespace saccade::data {
-
-/// What is made of each image: crops for training, or the one view for evaluation.
-using View = std::variant<MultiCrop, EvalView>;
 
 struct LoaderOptions {
   int batch = 64;

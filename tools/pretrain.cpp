@@ -62,7 +62,9 @@ struct Settings {
     add(group, "--max-unreadable", max_unreadable,
         "Share of the images that may be unreadable: the run stops at more, once 100 were tried")
         ->check(program::between(0, 1));
-    add(group, "--crops", crops, "COUNTxPIXELS[@AREA-AREA] joined by +; the first two crops are those that teach");
+    add(group, "--crops", crops,
+        "COUNTxPIXELS[@AREA-AREA][,SETTING=VALUE...] joined by +; the first two crops are those that teach; settings "
+        "are flip, jitter, brightness, contrast, saturation, hue, gray, blur, solarize, sigma, threshold");
     add(group, "--flip", views.flip_p, "Probability of a mirror image")->check(program::between(0, 1));
     add(group, "--jitter", views.jitter_p, "Probability of colour jitter")->check(program::between(0, 1));
     add(group, "--brightness", views.brightness, "Strength of colour jitter; half of it for small images")

@@ -22,11 +22,13 @@
 #include <saccade/core/tensor.h>
 #include <saccade/data/augment.h>
 #include <saccade/data/decode.h>
+#include <saccade/data/eval_view.h>
 #include <saccade/data/evaluate.h>
 #include <saccade/data/image.h>
 #include <saccade/data/loader.h>
 #include <saccade/data/multi_crop.h>
 #include <saccade/data/source.h>
+#include <saccade/data/view.h>
 #include <saccade/nn/heads.h>
 #include <saccade/nn/init.h>
 #include <saccade/nn/interop.h>

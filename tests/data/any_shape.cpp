@@ -1,4 +1,5 @@
 #include <gtest/gtest.h>
+#include <saccade/data/eval_view.h>
 #include <saccade/data/multi_crop.h>
 
 #include <algorithm>

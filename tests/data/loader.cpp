@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 #include <saccade/core/batch_upload.h>
+#include <saccade/data/eval_view.h>
 #include <saccade/data/loader.h>
 #include <saccade/kernels/error.h>
 
@@ -14,86 +15,6 @@
 
 namespace saccade::data {
 namespace {
-
-TEST(MultiCrop, DescribesItsBatches) {
-  const MultiCrop crops = multi_crop({{2, 224, {.14, 1.}}, {6, 96, {.05, .14}}});
-  EXPECT_EQ(crops.crops_per_image(), 8);
-  EXPECT_EQ(crops.segments(10), (Segments{{20, 224, 224}, {60, 96, 96}}));
-  EXPECT_NEAR(crops.useful_side(), 224 / std::sqrt(.14 * .75), 1e-3);
-}
-
-TEST(MultiCrop, IsReadFromText) {
-  const auto two = parse_crops("2x224+6x96");
-  ASSERT_EQ(two.size(), 2u);
-  EXPECT_EQ(two[1].count, 6);
-  EXPECT_EQ(two[1].size, 96);
-  EXPECT_EQ(two[0].scale.low, 0.14f);
-  EXPECT_EQ(two[1].scale.high, 0.14f);
-  EXPECT_EQ(parse_crops("2x224")[0].scale.low, 0.08f);
-  EXPECT_EQ(parse_crops("2x28@0.3-1+2x16@0.1-0.3")[1].scale.low, 0.1f);
-  for (const char* wrong : {"", "2", "2x", "x4", "2x224+", "2x224@", "2x224@1", "2x224@0.5-0.1", "0x4", "2x-4",
-                            "2x224 ", "2x99999", "2x224@0.1-2"}) {
-    EXPECT_THROW(parse_crops(wrong), Error) << wrong;
-  }
-}
-
-TEST(MultiCrop, RefusesSettingsOutOfRange) {
-  EXPECT_THROW(multi_crop({}), Error);
-  MultiCrop crops = small_crops();
-  crops.blur_p = 1.5f;
-  EXPECT_THROW(crops.check(), Error);
-  crops = small_crops();
-  crops.std[1] = 0;
-  EXPECT_THROW(crops.check(), Error);
-}
-
-TEST(MultiCrop, EachAugmentationComesAsOftenAsAsked) {
-  // A red image: grayscale makes its channels equal; anything else leaves green and blue below red.
-  Image image;
-  image.resize(32, 32, 3);
-  for (size_t i = 0; i < image.pixels.size(); ++i) image.pixels[i] = i % 3 == 0 ? 200 : 40;
-  MultiCrop crops = multi_crop({{1, 8, {.5f, 1.f}}});
-  crops.hue = 0;
-  crops.saturation = 0;
-  int gray = 0, jittered = 0;
-  float out[8 * 8 * 3];
-  float* places[] = {out};
-  for (uint64_t i = 0; i < 4000; ++i) {
-    Philox random(1, i);
-    make_crops(crops, image, random, places);
-    const auto level = [&](int c) { return std::lround((out[c] * crops.std[c] + crops.mean[c]) * 255); };
-    gray += level(0) == level(1) && level(1) == level(2);
-    jittered += !(level(0) == level(1) ? level(0) == 88 : level(0) == 200);
-  }
-  EXPECT_NEAR(gray / 4000., 0.2, 0.02);
-  EXPECT_NEAR(jittered / 4000., 0.8, 0.03);
-}
-
-TEST(EvalView, TakesAnImageOfItsSizeAsItIs) {
-  const Source source = made_up(1, 1);
-  Image image;
-  image.resize(28, 28, 1);
-  for (size_t i = 0; i < image.pixels.size(); ++i) image.pixels[i] = static_cast<uint8_t>(i);
-  std::vector<float> out(28 * 28);
-  make_view({.resize = 28, .size = 28, .mean = {0, 0, 0}, .std = {1, 1, 1}}, image, out.data());
-  for (size_t i = 0; i < out.size(); ++i) ASSERT_NEAR(out[i] * 255, image.pixels[i], 1e-4);
-}
-
-TEST(EvalView, ShowsTheMiddleOfTheScaledImage) {
-  Image image;
-  image.resize(40, 80, 1);
-  for (int y = 0; y < 40; ++y) {
-    for (int x = 0; x < 80; ++x) image.row(y)[x] = static_cast<uint8_t>(2 * x + y);
-  }
-  std::vector<float> out(10 * 10);
-  make_view({.resize = 20, .size = 10, .mean = {0, 0, 0}, .std = {1, 1, 1}}, image, out.data());
-  // Scaled by 1/2 to 20 x 40; the middle begins at row 5 and column 15, which is row 10 and column 30 here, plus 0.5.
-  for (int y = 0; y < 10; ++y) {
-    for (int x = 0; x < 10; ++x)
-      ASSERT_NEAR(out[static_cast<size_t>(10 * y + x)] * 255, 4 * x + 61 + 2 * y + 10.5, 1.01);
-  }
-  EXPECT_THROW((EvalView{.resize = 10, .size = 20}.check()), Error);
-}
 
 TEST(Loader, EveryEpochHasEverySampleOnceInANewOrder) {
   Loader loader(made_up(50), small_crops(), {.batch = 8, .drop_last = false});

@@ -2,6 +2,7 @@
 
 #include <saccade/core/random.h>
 #include <saccade/data/loader.h>
+#include <saccade/data/multi_crop.h>
 
 #include <cstdint>
 #include <cstring>

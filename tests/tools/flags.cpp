@@ -118,6 +118,8 @@ TEST_F(Flags, OfPretrainAreCheckedForSense) {
                   "--crops 2x0",
                   "--crops 2x24@0-1",
                   "--crops 2x24@0.5-2",
+                  "--crops 2x24,blur=2",
+                  "--crops 2x24,blurr=1",
                   "--crops 2x24@0.5-0.1",
                   "--crops 1x24",
                   "--crops 0x24",
