@@ -10,7 +10,6 @@
 #include <map>
 #include <mutex>
 #include <set>
-#include <unordered_set>
 #include <utility>
 
 #if __has_include(<sanitizer/asan_interface.h>)
@@ -212,8 +211,7 @@ struct Allocator::Impl {
   int64_t until_failure = 0;  // fail_at
   MemoryStats stats;
   std::vector<Record> records;
-  uint32_t unused = 0;                     // head of the list of records not in use; records.size(): none
-  std::unordered_set<std::string> layers;  // names that records point to
+  uint32_t unused = 0;  // head of the list of records not in use; records.size(): none
 
   Range& range_of(Tag tag) {
     return tag == Tag::parameters || tag == Tag::optimizer || tag == Tag::batch ? lasting : passing;
@@ -315,7 +313,7 @@ Allocator::Block Allocator::allocate(size_t bytes, Tag tag, std::span<const int6
   Record& record = a.records[at];
   record.bytes = bytes;
   record.offset = offset;
-  record.layer = &*a.layers.insert(LayerScope::current()).first;
+  record.layer = &LayerScope::current();
   record.shape.assign(shape.begin(), shape.end());
   record.dtype = dtype;
   record.tag = tag;

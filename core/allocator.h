@@ -1,5 +1,6 @@
 #pragma once
 
+#include <saccade/core/context.h>
 #include <saccade/kernels/device.h>
 #include <saccade/kernels/dtype.h>
 #include <saccade/kernels/error.h>
@@ -20,14 +21,7 @@ namespace kernels {
 class Memory;
 }
 
-/// What a piece of memory is for. Every allocation carries one; statistics and reports are kept by it.
-enum class Tag : uint8_t { parameters, gradients, optimizer, activations, workspace, batch };
-inline constexpr size_t kTags = 6;
 std::string_view name_of(Tag tag);
-
-/// The part of a training step in which memory was asked for: reports say when, besides what for.
-enum class Phase : uint8_t { setup, forward, backward, recompute, optimizer, data };
-inline constexpr size_t kPhases = 6;
 std::string_view name_of(Phase phase);
 
 /// Bytes in use, as the allocator counts them: sizes rounded up to 64.
@@ -131,29 +125,9 @@ Allocator& allocator(Device device);
 std::string describe(const MemoryStats& stats);
 
 /// Allocations of this thread get `tag` while the scope lives (activations otherwise).
-class TagScope {
- public:
-  explicit TagScope(Tag tag);
-  ~TagScope();
-  TagScope(const TagScope&) = delete;
-  TagScope& operator=(const TagScope&) = delete;
-  static Tag current();
-
- private:
-  Tag previous_;
-};
+using TagScope = FieldScope<&Context::tag>;
 
 /// Allocations of this thread are remembered as of `phase` while the scope lives (setup otherwise).
-class PhaseScope {
- public:
-  explicit PhaseScope(Phase phase);
-  ~PhaseScope();
-  PhaseScope(const PhaseScope&) = delete;
-  PhaseScope& operator=(const PhaseScope&) = delete;
-  static Phase current();
-
- private:
-  Phase previous_;
-};
+using PhaseScope = FieldScope<&Context::phase>;
 
 }  // namespace saccade

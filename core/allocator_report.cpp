@@ -4,12 +4,6 @@
 #include <saccade/core/bytes.h>
 
 namespace saccade {
-namespace {
-
-thread_local Tag current_tag = Tag::activations;
-thread_local Phase current_phase = Phase::setup;
-
-}  // namespace
 
 std::string_view name_of(Tag tag) {
   constexpr std::array<std::string_view, kTags> names = {"parameters",  "gradients", "optimizer",
@@ -22,14 +16,6 @@ std::string_view name_of(Phase phase) {
                                                            "recompute", "optimizer", "data"};
   return names[static_cast<size_t>(phase)];
 }
-
-TagScope::TagScope(Tag tag) : previous_(current_tag) { current_tag = tag; }
-TagScope::~TagScope() { current_tag = previous_; }
-Tag TagScope::current() { return current_tag; }
-
-PhaseScope::PhaseScope(Phase phase) : previous_(current_phase) { current_phase = phase; }
-PhaseScope::~PhaseScope() { current_phase = previous_; }
-Phase PhaseScope::current() { return current_phase; }
 
 std::string describe(const MemoryStats& stats) {
   std::string text = fmt::format("{} live, {} at the peak", bytes_text(stats.total.live), bytes_text(stats.total.peak));

@@ -4,19 +4,14 @@
 #include <saccade/core/ops.h>
 
 namespace saccade {
-namespace {
-thread_local DType compute_type = DType::f32;
-}
 
-AutocastScope::AutocastScope(DType dtype) : previous_(compute_type) {
+AutocastScope::AutocastScope(DType dtype) : scope_(dtype) {
   if (!is_floating(dtype)) fail(fmt::format("autocast: expected f32, bf16 or f16, got {}", name_of(dtype)));
-  compute_type = dtype;
 }
-AutocastScope::~AutocastScope() { compute_type = previous_; }
-DType AutocastScope::current() { return compute_type; }
 
 Tensor autocast(const Tensor& x) {
-  return compute_type == DType::f32 || x.dtype() != DType::f32 ? x : cast(x, compute_type);
+  const DType dtype = AutocastScope::current();
+  return dtype == DType::f32 || x.dtype() != DType::f32 ? x : cast(x, dtype);
 }
 
 Tensor parameter_as(DType dtype, const Tensor& parameter) {

@@ -12,14 +12,11 @@ namespace saccade {
 class AutocastScope {
  public:
   explicit AutocastScope(DType dtype);
-  ~AutocastScope();
-  AutocastScope(const AutocastScope&) = delete;
-  AutocastScope& operator=(const AutocastScope&) = delete;
   /// f32 outside of any scope.
-  static DType current();
+  static DType current() { return Context::current().precision; }
 
  private:
-  DType previous_;
+  FieldScope<&Context::precision> scope_;
 };
 
 /// x in the type that the current scope computes in: x itself, or a differentiable cast of an f32 x.

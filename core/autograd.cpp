@@ -22,12 +22,53 @@ struct Edge {
 /// One op on the tape. It holds edges, not input tensors, so that memory which backward does not need is freed.
 struct Node {
   const char* op;
-  std::string layer;
+  const std::string* layer;  // as in Context
   uint64_t sequence;
   std::vector<Edge> edges;
   Backward backward;
   bool freed = false;
 };
+
+struct Hook {
+  HookStage stage;
+  std::function<void(GradientReady&)> function;
+};
+
+/// What a backward and the hooks of its leaves have in common.
+struct BackwardRun : std::enable_shared_from_this<BackwardRun> {
+  void complete(const Tensor& leaf) {
+    if (!leaf.impl()->hooks.empty()) GradientReady(leaf, HookStage::reduce, shared_from_this()).run_hooks();
+  }
+  bool last;
+  bool over = false;
+  int postponed = 0;
+  std::vector<std::function<void()>> at_end = {};
+};
+
+GradientReady::GradientReady(Tensor of, HookStage stage, std::shared_ptr<BackwardRun> run)
+    : leaf(std::move(of)), last(run->last), stage_(stage), run_(std::move(run)), holds_(std::make_shared<int>(1)) {}
+
+void GradientReady::run_hooks() {
+  for (const auto& registered : std::vector(leaf.impl()->hooks))  // as they are now: a hook may register others
+    if (const auto hook = registered.lock(); hook && hook->stage == stage_) hook->function(*this);
+  release();
+}
+
+void GradientReady::release() {
+  if (--*holds_ == 0 && stage_ == HookStage::reduce) GradientReady(leaf, HookStage::update, run_).run_hooks();
+}
+
+std::function<void()> GradientReady::postpone() {
+  ++*holds_;
+  ++run_->postponed;
+  return [ready = *this]() mutable {
+    if (ready.run_->over) return;
+    --ready.run_->postponed;
+    ready.release();
+  };
+}
+
+void GradientReady::at_end(std::function<void()> finish) { run_->at_end.push_back(std::move(finish)); }
 
 }  // namespace autograd
 
@@ -36,11 +77,6 @@ namespace {
 using autograd::Edge;
 using autograd::Node;
 
-thread_local bool grad_mode = true;
-thread_local bool statistics_frozen = false;
-thread_local Keep keep_mode = Keep::eager;
-thread_local const Node* running = nullptr;
-thread_local std::vector<Tensor>* watched_leaves = nullptr;  // what run_unrecorded() collects
 std::atomic<uint64_t> next_sequence{0};
 
 Tensor sum_of(Tensor a, const Tensor& b) {
@@ -52,11 +88,11 @@ Tensor sum_of(Tensor a, const Tensor& b) {
 /// One run of backward: how many gradients each op and leaf still waits for, and what has come so far.
 class Engine {
  public:
-  explicit Engine(const std::shared_ptr<Node>& root) { count(root); }
+  Engine(const std::shared_ptr<Node>& root, autograd::BackwardRun& hooked) : hooked_(&hooked) { count(root); }
   /// A nested run: gradients of leaves, by their index, go to `outer` instead of into the leaves.
   Engine(const std::shared_ptr<Node>& root, const std::vector<Tensor>& leaves, autograd::Gradients& outer)
-      : Engine(root) {
-    outer_ = &outer;
+      : outer_(&outer) {
+    count(root);
     for (size_t i = 0; i < leaves.size(); ++i)
       if (const auto used = leaves_.find(leaves[i].impl()); used != leaves_.end()) used->second.index = i;
     for (const auto& [leaf, state] : leaves_)
@@ -144,16 +180,10 @@ class Engine {
     Tensor dy = std::move(ops_[&node].gradient);
     Delivery delivery(*this, node);
     if (dy.defined()) {
-      const LayerScope scope = LayerScope::absolute(node.layer);
+      const LayerScope layer(node.layer);
       const DeviceScope device(dy.device());
-      const Node* outer = std::exchange(running, &node);
-      try {
-        node.backward(std::move(dy), delivery);
-      } catch (...) {
-        running = outer;
-        throw;
-      }
-      running = outer;
+      const FieldScope<&Context::op> op(node.op);
+      node.backward(std::move(dy), delivery);
     }
     node.backward = nullptr;  // frees what was saved
     delivery.finish();
@@ -184,37 +214,26 @@ class Engine {
       outer_->give(state.index, std::move(sum));
       return;
     }
-    for (const auto& hook : std::vector(impl.hooks)) hook(leaf);
+    hooked_->complete(leaf);
   }
 
   std::unordered_map<Node*, OpState> ops_;
   std::unordered_map<Tensor::Impl*, LeafState> leaves_;
-  autograd::Gradients* outer_ = nullptr;
+  autograd::BackwardRun* hooked_ = nullptr;
+  autograd::Gradients* outer_ = nullptr;                         // of a nested run, which has no hooks
   std::priority_queue<Node*, std::vector<Node*>, Later> ready_;  // latest op first: a fixed order
 };
 
 }  // namespace
-
-NoGradScope::NoGradScope(bool enabled) : previous_(grad_mode) {
-  if (enabled) grad_mode = false;
-}
-NoGradScope::~NoGradScope() { grad_mode = previous_; }
-
-KeepScope::KeepScope(Keep wanted) : previous_(std::exchange(keep_mode, wanted)) {}
-KeepScope::~KeepScope() { keep_mode = previous_; }
-Keep KeepScope::current() { return keep_mode; }
-
-FrozenStatisticsScope::FrozenStatisticsScope() : previous_(std::exchange(statistics_frozen, true)) {}
-FrozenStatisticsScope::~FrozenStatisticsScope() { statistics_frozen = previous_; }
-bool FrozenStatisticsScope::active() { return statistics_frozen; }
 
 namespace autograd {
 
 /// How a tensor is made again, and what was made, while somebody who keeps it is still there.
 struct Remake {
   std::function<Tensor()> make;
+  Context context;  ///< to make it in
   int users = 0;
-  Tensor made;
+  Tensor made = {};
 };
 
 /// One Saved and its copies.
@@ -229,21 +248,17 @@ struct Saved::User {
 };
 
 void remakeable(const Tensor& output, std::function<Tensor()> make) {
-  auto remake = std::make_shared<Remake>();
-  remake->make = std::move(make);
-  output.impl()->remake = std::move(remake);
+  output.impl()->remake = std::make_shared<Remake>(std::move(make), Context::current());
 }
 
-bool recording_is_on() { return grad_mode; }
-
 bool recording(std::initializer_list<Tensor> inputs) {
-  if (watched_leaves != nullptr)
+  const Context& context = Context::current();
+  if (context.leaves != nullptr)
     for (const Tensor& t : inputs)
       if (t.requires_grad() && t.is_leaf() &&
-          std::none_of(watched_leaves->begin(), watched_leaves->end(),
-                       [&](const Tensor& seen) { return seen.impl() == t.impl(); }))
-        watched_leaves->push_back(t);
-  if (!grad_mode) return false;
+          std::ranges::none_of(*context.leaves, [&](const Tensor& seen) { return seen.impl() == t.impl(); }))
+        context.leaves->push_back(t);
+  if (!context.recording) return false;
   for (const Tensor& t : inputs)
     if (t.defined() && t.requires_grad()) return true;
   return false;
@@ -262,23 +277,24 @@ Tensor Saved::get() const {
   if (user_) {
     Remake& remake = *user_->remake;
     if (remake.made.defined()) return remake.made;
-    const PhaseScope phase(Phase::recompute);
+    const ContextScope as_then(remake.context.again(false));
     Tensor made = remake.make();
     if (remake.users > 1) remake.made = made;
     return made;
   }
+  const char* op = Context::current().op;
   if (tensor_.version() != version_)
-    fail(fmt::format(
-        "backward of {}: a tensor of shape {} saved for it was modified in place afterwards (version {}, "
-        "saved at {})",
-        running == nullptr ? "an op" : running->op, to_string(tensor_.shape()), tensor_.version(), version_));
+    fail(
+        fmt::format("backward of {}: a tensor of shape {} saved for it was modified in place afterwards (version {}, "
+                    "saved at {})",
+                    op == nullptr ? "an op" : op, to_string(tensor_.shape()), tensor_.version(), version_));
   return tensor_;
 }
 
 void record(const Tensor& output, const char* op, const std::vector<Tensor>& inputs, Backward backward) {
   auto node = std::make_shared<Node>();
   node->op = op;
-  node->layer = LayerScope::current();
+  node->layer = Context::current().layer;
   node->sequence = next_sequence++;
   node->backward = std::move(backward);
   node->edges.reserve(inputs.size());
@@ -296,34 +312,17 @@ void record(const Tensor& output, const char* op, const std::vector<Tensor>& inp
   output.impl()->requires_grad = true;
 }
 
-namespace {
-
-template <class T>
-class Restore {
- public:
-  Restore(T& variable, T value) : variable_(variable), before_(std::exchange(variable, value)) {}
-  ~Restore() { variable_ = before_; }
-  Restore(const Restore&) = delete;
-  Restore& operator=(const Restore&) = delete;
-
- private:
-  T& variable_;
-  T before_;
-};
-
-}  // namespace
-
 Tensor run_unrecorded(const std::function<Tensor()>& fn, std::vector<Tensor>& leaves) {
   const NoGradScope no_grad;
-  const Restore watch(watched_leaves, &leaves);
+  const FieldScope<&Context::leaves> collect(&leaves);
   return fn();
 }
 
-void run_nested(const std::function<Tensor()>& forward, Tensor dy, const std::vector<Tensor>& leaves, Gradients& to) {
+void run_nested(const Context& first, const std::function<Tensor()>& forward, Tensor dy,
+                const std::vector<Tensor>& leaves, Gradients& to) {
   std::shared_ptr<Node> root;
   {
-    const Restore recorded(grad_mode, true);
-    const PhaseScope phase(Phase::recompute);
+    const ContextScope as_then(first.again(true));
     const Tensor y = forward();
     if (y.shape() != dy.shape() || y.dtype() != dy.dtype())
       fail(fmt::format("checkpoint: the recomputation gave a tensor of shape {}, the first computation one of {}",
@@ -350,10 +349,15 @@ Tensor& Tensor::requires_grad_(bool on) {
 Tensor Tensor::grad() const { return defined() ? impl_->grad : Tensor(); }
 void Tensor::set_grad(Tensor grad) const { impl_->grad = std::move(grad); }
 
-void Tensor::on_gradient_ready(std::function<void(Tensor&)> hook) const { impl_->hooks.push_back(std::move(hook)); }
-void Tensor::clear_hooks() const { impl_->hooks.clear(); }
+std::shared_ptr<const autograd::Hook> Tensor::on_gradient_ready(
+    autograd::HookStage stage, std::function<void(autograd::GradientReady&)> hook) const {
+  auto registered = std::make_shared<const autograd::Hook>(stage, std::move(hook));
+  std::erase_if(impl_->hooks, [](const auto& earlier) { return earlier.expired(); });
+  impl_->hooks.push_back(registered);
+  return registered;
+}
 
-void Tensor::backward() const {
+void Tensor::backward(BackwardOptions options) const {
   if (!requires_grad() || is_leaf())
     fail("backward: this tensor is not the result of a recorded op on anything that wants a gradient");
   if (numel() != 1) fail(fmt::format("backward: expected one element, got shape {}", to_string(shape())));
@@ -364,7 +368,20 @@ void Tensor::backward() const {
   }
   const NoGradScope no_grad;
   const PhaseScope phase(Phase::backward);
-  Engine(impl_->node).run(impl_->node, std::move(one));
+  const auto run = std::make_shared<autograd::BackwardRun>();
+  run->last = options.last;
+  struct Over {
+    autograd::BackwardRun& run;
+    ~Over() {
+      run.over = true;
+      run.at_end.clear();
+    }
+  } const over_afterwards{*run};
+  Engine(impl_->node, *run).run(impl_->node, std::move(one));
+  for (size_t i = 0; i < run->at_end.size(); ++i) std::exchange(run->at_end[i], nullptr)();
+  if (run->postponed > 0)
+    fail(fmt::format("backward: it is over, but {} hooks that postponed a leaf's later stages have not resumed them",
+                     run->postponed));
 }
 
 }  // namespace saccade

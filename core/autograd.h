@@ -10,58 +10,64 @@
 namespace saccade {
 
 /// While it lives, nothing is recorded on this thread's tape.
-class NoGradScope {
+class [[nodiscard]] NoGradScope {
  public:
-  explicit NoGradScope(bool enabled = true);
-  ~NoGradScope();
-  NoGradScope(const NoGradScope&) = delete;
-  NoGradScope& operator=(const NoGradScope&) = delete;
+  explicit NoGradScope(bool enabled = true) : scope_(Context::current().recording && !enabled) {}
 
  private:
-  bool previous_;
-};
-
-/// What an op keeps of a result that could be made again from things kept anyway (a normalised map from the
-/// convolution's output, an attended map from the normalised one): the memory, or how to make it again, with the same
-/// bits, when backward asks for it.
-enum class Keep : uint8_t {
-  eager,  ///< all that backward reads
-  lean,   ///< only what cannot be made again elementwise
+  FieldScope<&Context::recording> scope_;
 };
 
 /// What ops of this thread keep while it lives (eager outside of any scope).
-class KeepScope {
- public:
-  explicit KeepScope(Keep keep);
-  ~KeepScope();
-  KeepScope(const KeepScope&) = delete;
-  KeepScope& operator=(const KeepScope&) = delete;
-  static Keep current();
-
- private:
-  Keep previous_;
-};
+using KeepScope = FieldScope<&Context::keep>;
 
 /// While it lives, batch norm in training mode leaves its running statistics alone: for a forward pass that is made a
 /// second time.
-class FrozenStatisticsScope {
+class [[nodiscard]] FrozenStatisticsScope {
  public:
-  FrozenStatisticsScope();
-  ~FrozenStatisticsScope();
-  FrozenStatisticsScope(const FrozenStatisticsScope&) = delete;
-  FrozenStatisticsScope& operator=(const FrozenStatisticsScope&) = delete;
-  static bool active();
+  FrozenStatisticsScope() : scope_(true) {}
+  static bool active() { return Context::current().frozen_statistics; }
 
  private:
-  bool previous_;
+  FieldScope<&Context::frozen_statistics> scope_;
 };
 
 namespace autograd {
 
 struct Remake;
+struct BackwardRun;
 
-/// False under a NoGradScope.
-bool recording_is_on();
+/// When a hook runs: of a leaf's hooks all of one stage before those of the next, within one in the order in which they
+/// were registered.
+enum class HookStage : uint8_t {
+  reduce,  ///< changes the gradient: summed over processes
+  update,  ///< uses it: an optimiser within backward
+};
+
+/// What a leaf's hooks are told, and what they can ask of the backward that runs. An exchange of gradients starts in
+/// HookStage::reduce when `last` is true, calls postpone() if it is not done at once, and waits at_end() for what is
+/// still on its way: so backward() ends, and an optimiser within it updates the leaf, with the sum over all processes.
+class GradientReady {
+ public:
+  Tensor leaf;  ///< its grad() is complete; a hook may change or drop it
+  bool last;    ///< no other backward will add to it (see BackwardOptions)
+
+  /// The leaf's later stages wait until the function that is returned was called: once, on this thread, before
+  /// backward() ends. They run within that call.
+  std::function<void()> postpone();
+  /// `finish` is called when this backward has run all of its tape, before it returns (and is not when it throws), in
+  /// the order of the calls to at_end.
+  void at_end(std::function<void()> finish);
+
+ private:
+  friend struct BackwardRun;
+  GradientReady(Tensor of, HookStage stage, std::shared_ptr<BackwardRun> run);
+  void run_hooks();
+  void release();
+  HookStage stage_;
+  std::shared_ptr<BackwardRun> run_;
+  std::shared_ptr<int> holds_;  ///< how many wait for: those that postponed it, and the stage itself until it has run
+};
 
 /// True when recording is on and one of the inputs (undefined ones are passed over) leads to a leaf that wants a
 /// gradient.
@@ -85,7 +91,7 @@ class Saved {
 };
 
 /// Says how an op's output can be made again, bit for bit, from what the op keeps for its own backward. To be called
-/// under Keep::lean, before anything saves the output.
+/// under Keep::lean, before anything saves the output. `make` runs in the context of this call (see Context::again).
 void remakeable(const Tensor& output, std::function<Tensor()> make);
 
 /// Where a backward function delivers the gradients of its inputs.
@@ -109,9 +115,11 @@ void record(const Tensor& output, const char* op, const std::vector<Tensor>& inp
 /// Runs fn without recording, and lists the leaves that want a gradient and that its ops used, in order of first use.
 Tensor run_unrecorded(const std::function<Tensor()>& fn, std::vector<Tensor>& leaves);
 
-/// A backward within the backward of another op: records `forward`, then runs that tape from its output's gradient dy.
-/// The gradient of leaves[i] goes to to.give(i) when it is complete; a leaf that is not listed is an error.
-void run_nested(const std::function<Tensor()>& forward, Tensor dy, const std::vector<Tensor>& leaves, Gradients& to);
+/// A backward within the backward of another op: records `forward`, run once more in the context of its `first` run,
+/// then runs that tape from its output's gradient dy. The gradient of leaves[i] goes to to.give(i) when it is complete;
+/// a leaf that is not listed is an error.
+void run_nested(const Context& first, const std::function<Tensor()>& forward, Tensor dy,
+                const std::vector<Tensor>& leaves, Gradients& to);
 
 }  // namespace autograd
 }  // namespace saccade

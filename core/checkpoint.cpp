@@ -1,5 +1,4 @@
 #include <fmt/format.h>
-#include <saccade/core/autocast.h>
 #include <saccade/core/autograd.h>
 #include <saccade/core/checkpoint.h>
 #include <saccade/core/layer.h>
@@ -32,17 +31,13 @@ class Rewound {
 /// What the second run of a function needs to be like the first.
 struct Rerun {
   Function fn;
-  DType precision = AutocastScope::current();
-  Keep keep = KeepScope::current();
+  Context context = Context::current();
   std::vector<Philox*> generators = {};
   std::vector<Philox> states = {};  ///< of the generators, before the first run
   std::vector<autograd::Saved> inputs = {};
   std::vector<autograd::Saved> parameters = {};  ///< leaves that fn used beside its inputs
 
   Tensor operator()(const std::vector<Tensor>& fresh) const {
-    const AutocastScope same_precision(precision);
-    const KeepScope same_keep(keep);
-    const FrozenStatisticsScope once;
     const Rewound rewound(generators, states);
     return fn(fresh);
   }
@@ -53,7 +48,7 @@ struct Rerun {
 Tensor checkpoint(Function fn, const std::vector<Tensor>& inputs, std::vector<Philox*> generators) {
   Rerun rerun{.fn = std::move(fn), .generators = std::move(generators)};
   for (const Philox* generator : rerun.generators) rerun.states.push_back(*generator);
-  if (!autograd::recording_is_on()) return rerun.fn(inputs);
+  if (!rerun.context.recording) return rerun.fn(inputs);
 
   std::vector<Tensor> leaves;
   Tensor y = autograd::run_unrecorded([&] { return rerun.fn(inputs); }, leaves);
@@ -78,7 +73,8 @@ Tensor checkpoint(Function fn, const std::vector<Tensor>& inputs, std::vector<Ph
                      }
                      wanted = fresh;
                      wanted.insert(wanted.end(), leaves.begin(), leaves.end());
-                     autograd::run_nested([&] { return rerun(fresh); }, std::move(dy), wanted, to);
+                     autograd::run_nested(
+                         rerun.context, [&] { return rerun(fresh); }, std::move(dy), wanted, to);
                    });
   return y;
 }

@@ -13,7 +13,7 @@ namespace saccade {
 /// call. fn may call checkpoint() itself.
 ///
 /// The second run sees what the first saw: the inputs (one modified in place since is an error, and so is a parameter),
-/// precision (AutocastScope) and Keep, the layer's name, and the states of `generators`. Running statistics of batch
+/// the Context (what scopes have set: see Context::again), and the states of `generators`. Running statistics of batch
 /// norm are updated by the first run only. Parameters that fn uses get their gradients, and run their hooks, as they
 /// are completed during the second run; they may be used elsewhere too.
 Tensor checkpoint(std::function<Tensor(const std::vector<Tensor>&)> fn, const std::vector<Tensor>& inputs,

@@ -12,8 +12,6 @@
 namespace saccade {
 namespace {
 
-thread_local Device current_device = Device::cpu;
-
 int64_t product(const Shape& shape) {
   int64_t n = 1;
   for (const int64_t extent : shape)
@@ -269,10 +267,6 @@ void Tensor::bump_version() const { ++deref(*this).storage->version; }
 bool Tensor::owns_memory_alone() const {
   return defined() && impl_.use_count() == 1 && impl_->storage.use_count() == 1;
 }
-
-DeviceScope::DeviceScope(Device device) : previous_(current_device) { current_device = device; }
-DeviceScope::~DeviceScope() { current_device = previous_; }
-Device DeviceScope::current() { return current_device; }
 
 Workspace::Workspace(Device device, size_t bytes) : allocator_(&allocator(device)) {
   if (bytes > 0) block_ = allocator_->allocate(bytes, Tag::workspace);

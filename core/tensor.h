@@ -19,7 +19,17 @@ std::string to_string(const Shape& shape);
 namespace autograd {
 struct Node;
 struct Remake;
+struct Hook;
+class GradientReady;
+enum class HookStage : uint8_t;
 }  // namespace autograd
+
+/// How Tensor::backward() runs.
+struct BackwardOptions {
+  /// False where more backwards follow whose gradients are added to these: hooks are told, so that work on sums (an
+  /// exchange between processes) is done once.
+  bool last = true;
+};
 
 /// Memory shared by the tensors that view it. Its version counts in-place writes, so that the tape can tell when a
 /// tensor saved for backward has been changed.
@@ -102,11 +112,13 @@ class Tensor {
   bool is_leaf() const;
   Tensor grad() const;  ///< undefined until a backward() has reached this leaf
   void set_grad(Tensor grad) const;
-  /// Runs the tape backward from this one-element tensor, freeing it on the way.
-  void backward() const;
-  /// Called when backward() has finished this leaf's gradient: every use of it has contributed.
-  void on_gradient_ready(std::function<void(Tensor& leaf)> hook) const;
-  void clear_hooks() const;
+  /// Runs the tape backward from this one-element tensor, freeing it on the way. When it returns, what hooks put off to
+  /// its end is done too: gradients are whole.
+  void backward(BackwardOptions options = {}) const;
+  /// Has `hook` called whenever backward() has finished this leaf's gradient: every use of it has contributed. For as
+  /// long as the result is kept (and the leaf lives). For the order of hooks, and what they can do, see autograd.h.
+  [[nodiscard]] std::shared_ptr<const autograd::Hook> on_gradient_ready(
+      autograd::HookStage stage, std::function<void(autograd::GradientReady& ready)> hook) const;
   uint64_t version() const;
   void bump_version() const;  ///< to be called by whoever writes in place
   /// True when no other tensor shares this memory: it may be overwritten as a scratch result.
@@ -130,23 +142,13 @@ struct Tensor::Impl {
   Segments segments;
   bool requires_grad = false;
   Tensor grad;
-  std::shared_ptr<autograd::Node> node;      ///< what computed this; null for leaves
-  std::shared_ptr<autograd::Remake> remake;  ///< how it can be made again, where it can
-  std::vector<std::function<void(Tensor&)>> hooks;
+  std::shared_ptr<autograd::Node> node;                    ///< what computed this; null for leaves
+  std::shared_ptr<autograd::Remake> remake;                ///< how it can be made again, where it can
+  std::vector<std::weak_ptr<const autograd::Hook>> hooks;  ///< gone ones are passed over
 };
 
 /// Tensors made on this thread while the scope lives are on this device (cpu otherwise).
-class DeviceScope {
- public:
-  explicit DeviceScope(Device device);
-  ~DeviceScope();
-  DeviceScope(const DeviceScope&) = delete;
-  DeviceScope& operator=(const DeviceScope&) = delete;
-  static Device current();
-
- private:
-  Device previous_;
-};
+using DeviceScope = FieldScope<&Context::device>;
 
 /// Scratch memory for one call, from the device's allocator under Tag::workspace.
 class Workspace {

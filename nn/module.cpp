@@ -9,7 +9,10 @@ namespace {
 
 using Visitor = std::function<void(const std::string& path, const Module& module)>;
 
-thread_local const OutputHook::Function* output_hook = nullptr;
+const OutputWatch* only(const OutputWatch& watch) {
+  if (Context::current().watch != nullptr) fail("module: an OutputHook lives on this thread already");
+  return &watch;
+}
 
 std::string join(const std::string& path, const std::string& name) { return path.empty() ? name : path + "." + name; }
 
@@ -20,11 +23,7 @@ void walk(const std::string& path, const Module& module, const Visitor& visitor)
 
 }  // namespace
 
-OutputHook::OutputHook(Function function) : function_(std::move(function)) {
-  if (output_hook != nullptr) fail("module: an OutputHook lives on this thread already");
-  output_hook = &function_;
-}
-OutputHook::~OutputHook() { output_hook = nullptr; }
+OutputHook::OutputHook(OutputWatch function) : function_(std::move(function)), scope_(only(function_)) {}
 
 Tensor Module::operator()(const Tensor& x) {
   const LayerScope layer(name_);
@@ -32,7 +31,7 @@ Tensor Module::operator()(const Tensor& x) {
 }
 
 Tensor Module::shown(Tensor output) {
-  if (output_hook != nullptr) (*output_hook)(LayerScope::current(), output);
+  if (const OutputWatch* watch = Context::current().watch) (*watch)(LayerScope::current(), output);
   return output;
 }
 

@@ -14,17 +14,14 @@ namespace saccade::nn {
 using saccade::NamedTensor;
 
 /// Sees what every module returns, on this thread, while it lives: called with the layer's full name (see LayerScope)
-/// and its result, the inner layers before the outer. One at a time.
-class OutputHook {
+/// and its result, the inner layers before the outer; not once more where backward recomputes. One at a time.
+class [[nodiscard]] OutputHook {
  public:
-  using Function = std::function<void(const std::string& layer, const Tensor& output)>;
-  explicit OutputHook(Function function);
-  ~OutputHook();
-  OutputHook(const OutputHook&) = delete;
-  OutputHook& operator=(const OutputHook&) = delete;
+  explicit OutputHook(OutputWatch function);
 
  private:
-  Function function_;
+  OutputWatch function_;
+  FieldScope<&Context::watch> scope_;
 };
 
 /// A layer or a tree of layers: named parameters (which want gradients), named buffers (which do not), named children.

@@ -99,7 +99,7 @@ UnitCost measure_mode(nn::Trunk& trunk, size_t unit, const Tensor& x, const std:
     return y;
   };
   const NoGradScope as_in_backward;
-  autograd::run_nested(forward, std::move(dy), leaves, sink);
+  autograd::run_nested(Context::current(), forward, std::move(dy), leaves, sink);
   cost.backward = clock.seconds() - cost.forward;
   cost.mode.backward_peak = std::max<int64_t>(0, memory.stats().total.peak - before - cost.mode.saved);
   return cost;

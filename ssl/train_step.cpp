@@ -49,7 +49,7 @@ StepResult train_step(SwAV& model, optim::Optimizer& optimizer, std::span<const 
     if (options.fuse_optimizer)
       optimizer.backward_and_step(loss, lr);
     else
-      loss.backward();
+      loss.backward({.last = closing});
     first = last;
   }
   StepResult result{.loss = static_cast<float>(mean)};

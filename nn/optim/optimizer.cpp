@@ -83,10 +83,10 @@ void Optimizer::step(float lr) {
   for (const auto& [key, slots] : calls) update(key.first, key.second, slots);
 }
 
-void Optimizer::update_at_once(size_t entry) {
+void Optimizer::update_at_once(Entry& entry, float lr) {
   const PhaseScope phase(Phase::optimizer);
-  const Tensor& parameter = entries_[entry].parameter.tensor;
-  const auto [common, slot] = prepare(entries_[entry], *fusion_->lr);
+  const Tensor& parameter = entry.parameter.tensor;
+  const auto [common, slot] = prepare(entry, lr);
   update(parameter.device(), common, {slot});
   parameter.set_grad({});
 }
@@ -98,19 +98,17 @@ void Optimizer::backward_and_step(const Tensor& loss, float lr) {
           fmt::format("optimizer: {} has a gradient already, and an update fused into backward must not take part of "
                       "a sum for the whole: drop it (zero_grad), or accumulate with backward() and step()",
                       entry.parameter.name));
-  if (!fusion_) {
-    fusion_ = std::make_shared<Fusion>(this);
-    for (size_t i = 0; i < entries_.size(); ++i)
-      entries_[i].parameter.tensor.on_gradient_ready([weak = std::weak_ptr(fusion_), i](Tensor&) {
-        const auto fusion = weak.lock();
-        if (fusion && fusion->lr) fusion->optimizer->update_at_once(i);
-      });
-  }
+  if (hooks_.empty())
+    for (Entry& entry : entries_)
+      hooks_.push_back(entry.parameter.tensor.on_gradient_ready(autograd::HookStage::update,
+                                                                [this, &entry](const autograd::GradientReady&) {
+                                                                  if (fused_lr_) update_at_once(entry, *fused_lr_);
+                                                                }));
   struct Idle {
-    Fusion& fusion;
-    ~Idle() { fusion.lr.reset(); }
-  } const idle_afterwards{*fusion_};
-  fusion_->lr = lr;
+    std::optional<float>& lr;
+    ~Idle() { lr.reset(); }
+  } const idle_afterwards{fused_lr_};
+  fused_lr_ = lr;
   loss.backward();
 }
 

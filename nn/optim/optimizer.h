@@ -30,9 +30,9 @@ class Optimizer {
 
   /// One update of every parameter that has a gradient.
   void step(float lr);
-  /// loss.backward() with the updates inside: each parameter is updated the moment its gradient is complete, and the
-  /// gradient is dropped at once, so that gradients never exist all together. The same bits as backward(), step(lr),
-  /// zero_grad().
+  /// loss.backward() with the updates inside: each parameter is updated the moment its gradient is complete (after the
+  /// hooks of HookStage::reduce, and those that they wait for), and the gradient is dropped at once, so that gradients
+  /// never exist all together. The same bits as backward(), step(lr), zero_grad().
   ///
   /// Throws when a parameter has a gradient already: it would be summed with that of this backward(), and gradients
   /// that are summed, clipped by their common norm, or checked for overflow are needed whole before the first update.
@@ -83,23 +83,18 @@ class Optimizer {
     std::vector<Tensor> states = {};  ///< one for each of state_names_, or none yet
     int64_t updates = 0;              ///< so far; 0: the states are zeros, if they are there
   };
-  /// What the hooks on the parameters look at: the optimiser is gone, idle, or within backward_and_step(lr).
-  struct Fusion {
-    Optimizer* optimizer;
-    std::optional<float> lr = {};
-  };
-
   void make_states(Entry& entry) const;
   /// The call that updates a parameter from its gradient, which must be there; counts the update.
   std::pair<Common, kernels::ParameterSlot> prepare(Entry& entry, float lr);
-  void update_at_once(size_t entry);
+  void update_at_once(Entry& entry, float lr);
 
   std::vector<ParameterGroup> groups_;
   std::vector<const char*> state_names_;
   bool counts_steps_;
   DType state_dtype_;
-  std::vector<Entry> entries_;  ///< in the order of the parameters
-  std::shared_ptr<Fusion> fusion_;
+  std::vector<Entry> entries_;                                ///< in the order of the parameters
+  std::vector<std::shared_ptr<const autograd::Hook>> hooks_;  ///< on the parameters, once an update was fused
+  std::optional<float> fused_lr_;                             ///< within backward_and_step
 };
 
 struct SgdOptions {

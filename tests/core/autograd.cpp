@@ -9,6 +9,9 @@
 namespace saccade {
 namespace {
 
+using autograd::GradientReady;
+using autograd::HookStage;
+
 Tensor leaf(std::vector<float> values) {
   const Shape shape = {1, static_cast<int64_t>(values.size())};
   Tensor t = Tensor::from(values, shape);
@@ -35,11 +38,11 @@ TEST(Autograd, HookRunsOnceWhenTheGradientIsComplete) {
   const Tensor x = leaf({1, 2}), w = leaf({3, 4});
   int x_calls = 0, w_calls = 0;
   std::vector<float> seen;
-  x.on_gradient_ready([&](Tensor& t) {
+  const auto of_x = x.on_gradient_ready(HookStage::update, [&](GradientReady& ready) {
     ++x_calls;
-    seen = values(t.grad());
+    seen = values(ready.leaf.grad());
   });
-  w.on_gradient_ready([&](Tensor&) { ++w_calls; });
+  const auto of_w = w.on_gradient_ready(HookStage::update, [&](GradientReady&) { ++w_calls; });
   sum(add(add(scale(x, 2.f), w), x)).backward();
   EXPECT_EQ(x_calls, 1);
   EXPECT_EQ(w_calls, 1);
@@ -48,7 +51,7 @@ TEST(Autograd, HookRunsOnceWhenTheGradientIsComplete) {
 
 TEST(Autograd, HookMayDropTheGradient) {
   const Tensor x = leaf({1, 2});
-  x.on_gradient_ready([](Tensor& t) { t.set_grad(Tensor()); });
+  const auto hook = x.on_gradient_ready(HookStage::update, [](GradientReady& ready) { ready.leaf.set_grad({}); });
   sum(scale(x, 2.f)).backward();
   EXPECT_FALSE(x.grad().defined());
 }

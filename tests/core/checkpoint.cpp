@@ -168,9 +168,9 @@ TEST(Checkpoint, HookOfASharedParameterRunsOnceWhenAllUsesHaveContributed) {
   w.requires_grad_();
   int calls = 0;
   float seen = 0;
-  w.on_gradient_ready([&](Tensor& leaf) {
+  const auto hook = w.on_gradient_ready(autograd::HookStage::update, [&](autograd::GradientReady& ready) {
     ++calls;
-    seen = leaf.grad().data<float>()[0];
+    seen = ready.leaf.grad().data<float>()[0];
   });
   const Tensor inside = checkpoint([&](const std::vector<Tensor>& in) { return linear(in[0], w); }, {x});
   sum(add(inside, linear(x, w))).backward();
@@ -182,17 +182,18 @@ TEST(Checkpoint, HooksRunAsTheSecondRunCompletesEachLayer) {
   // Both gradients are never there at the same time when each is dropped in its hook.
   Tensor x = Tensor::full({2, 64}, 1.f);
   std::vector<Tensor> w;
+  std::vector<std::shared_ptr<const autograd::Hook>> hooks;
   int64_t most = 0, live = 0;
   for (int i = 0; i < 2; ++i) {
     w.push_back(Tensor::full({64, 64}, 0.1f));
     w.back().requires_grad_();
-    w.back().on_gradient_ready([&](Tensor& leaf) {
+    hooks.push_back(w.back().on_gradient_ready(autograd::HookStage::update, [&](autograd::GradientReady& ready) {
       ++live;
       most = std::max(most, live);
       EXPECT_EQ(allocator(Device::cpu).stats()[Tag::gradients].live, 64 * 64 * 4);
-      leaf.set_grad({});
+      ready.leaf.set_grad({});
       --live;
-    });
+    }));
   }
   sum(checkpoint([&](const std::vector<Tensor>& in) { return linear(linear(in[0], w[0]), w[1]); }, {x})).backward();
   EXPECT_EQ(most, 1);
