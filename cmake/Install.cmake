@@ -6,10 +6,19 @@ include(CMakePackageConfigHelpers)
 get_property(libraries GLOBAL PROPERTY SACCADE_LIBRARIES)
 install(TARGETS saccade ${libraries} EXPORT SaccadeTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 
-# The folders themselves: include/saccade holds only links to them. Folders of one device or instruction set are private.
+# The folders themselves: include/saccade holds only links to them. Folders of one device or instruction set are private,
+# and so are headers that sources share among themselves (parts of parsers and of the ways to data); saccade.h leads to
+# every other (tests/consumer/run.cmake looks).
+set(private_headers
+  "core/io/(element_type|foreign_file|memory_budget|pickle|pickle_names|pickle_opcodes|pytorch_file|quoted_text|zip_archive)"
+  "core/(ops/product|plan/call_timer|plan/devices|utf8)"
+  "data/(census|decode_formats|exif|file_kind|files|idx_files|labelled|layout|listing|table|table_paths)"
+  "ssl/eval/lbfgs")
+list(JOIN private_headers "|" private_headers)
 foreach(floor kernels core nn ssl data)
   install(DIRECTORY ${PROJECT_SOURCE_DIR}/${floor}/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/saccade/${floor}
-    FILES_MATCHING PATTERN "*.h" PATTERN "cpu" EXCLUDE PATTERN "cuda" EXCLUDE PATTERN "meta" EXCLUDE PATTERN "simd" EXCLUDE)
+    FILES_MATCHING PATTERN "*.h" PATTERN "cpu" EXCLUDE PATTERN "cuda" EXCLUDE PATTERN "meta" EXCLUDE PATTERN "simd" EXCLUDE
+    REGEX "/(${private_headers})\\.h$" EXCLUDE)
 endforeach()
 install(FILES ${PROJECT_SOURCE_DIR}/include/saccade/saccade.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/saccade)
 
