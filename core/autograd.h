@@ -55,8 +55,8 @@ class GradientReady {
   /// The leaf's later stages wait until the function that is returned was called: once, on this thread, before
   /// backward() ends. They run within that call.
   std::function<void()> postpone();
-  /// `finish` is called when this backward has run all of its tape, before it returns (and is not when it throws), in
-  /// the order of the calls to at_end.
+  /// `finish` is called before this backward returns (not when it throws), in the order of these calls: also the place
+  /// to see to leaves that only the earlier ones of several backwards have reached.
   void at_end(std::function<void()> finish);
 
  private:
