@@ -1,5 +1,5 @@
 // What a user of the library reaches through its one header: every op, forward and backward, in half precision and
-// recomputed, on each device that is there. Prints a line a device.
+// recomputed, on each device that is there. Prints the loss on each that computes.
 #include <saccade/saccade.h>
 
 #include <cmath>
@@ -33,14 +33,16 @@ Tensor loss() {
   } else {
     images.fill(1.f);
   }
-  const auto trunk = [&](const std::vector<Tensor>& in) {
+  // By value: it runs again in backward.
+  const auto trunk = [=](const std::vector<Tensor>& in) {
     const LayerScope layer("trunk");
     const Tensor x = batch_norm(conv2d(in[0], filter, {.padding = 1}), gamma, beta, mean, variance, {.relu = true});
     return squeeze_excite(max_pool2d(relu(x), {}), w1, b1, w2, b2);
   };
   const Tensor rows = cast(global_avg_pool(checkpoint(trunk, {images})), DType::f32);
-  const Tensor embeddings = l2_normalize(add(linear(rows, head, bias), sigmoid(scale(rows, 2.f))));
-  const Tensor scores = linear(embeddings, prototypes);
+  const Tensor hidden = cast(linear(rows, head, bias), DType::f32);
+  const Tensor embeddings = l2_normalize(add(hidden, sigmoid(scale(rows, 2.f))));
+  const Tensor scores = cast(linear(embeddings, prototypes), DType::f32);
   const DeviceScope here(Device::cpu);
   const std::vector<int32_t> classes = {0, 1, 2, 3};
   const Tensor labels = Tensor::from(classes, {4});
