@@ -15,7 +15,7 @@ set(private_headers
   "data/(census|decode_formats|exif|file_kind|files|idx_files|labelled|layout|listing|table|table_paths)"
   "ssl/eval/lbfgs")
 list(JOIN private_headers "|" private_headers)
-foreach(floor kernels core nn ssl data)
+foreach(floor kernels core nn ssl data vision)
   install(DIRECTORY ${PROJECT_SOURCE_DIR}/${floor}/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/saccade/${floor}
     FILES_MATCHING PATTERN "*.h" PATTERN "cpu" EXCLUDE PATTERN "cuda" EXCLUDE PATTERN "meta" EXCLUDE PATTERN "simd" EXCLUDE
     REGEX "/(${private_headers})\\.h$" EXCLUDE)

@@ -5,7 +5,6 @@
 #include <saccade/saccade.h>
 
 #include "flag_checks.h"
-#include "pictures.h"
 #include "run_data.h"
 #include "run_settings.h"
 
@@ -74,8 +73,8 @@ int run(CLI::App& app, Recipe& r) {
   const Device device = r.machine.apply();
   program::check_run_folder(r.run, r.data);
   const data::Source source = data::fashion_mnist(r.data), test_source = data::fashion_mnist(r.data, false);
-  r.run_data.compare(r.run, r.fresh, source, r.data);
-  r.train.keep_length = r.run_data.now.was_changed;
+  const vision::RunImages run_images = r.run_data.compare(r.run, r.fresh, source, r.data);
+  r.train.keep_length = run_images.now.was_changed;
   r.views.crops =
       program::of_flag("--crops", r.crops, [&] { return data::multi_crop(data::parse_crops(r.crops)).crops; });
   r.views.contrast = r.views.brightness;
@@ -117,14 +116,14 @@ int run(CLI::App& app, Recipe& r) {
   ssl::Trainer trainer(model, optim::adamw({.weight_decay = 1e-6f}), r.train);
   ssl::RunFolder folder(r.run);
   program::prepare(app, folder, r.fresh, {"run", "data", "evaluate-every", "threads", "workers"});
-  r.run_data.store(folder);
+  run_images.store(folder);
   const auto settings = program::settings_of(app);
   ssl::RunReporter reporter(folder, {.title = "SwAV on Fashion-MNIST",
                                      .subtitle = fmt::format("{} parameters, {} photos without their labels",
                                                              trunk->parameter_count(), source.size()),
                                      .epochs = r.train.epochs,
                                      .configuration = {settings.begin(), settings.end()}});
-  if (!r.run_data.notice.empty()) reporter.say(r.run_data.notice);
+  if (!run_images.notice.empty()) reporter.say(run_images.notice);
   if (reporter.run(trainer, loader).interrupted) return 130;
 
   const std::string labels = fmt::format("{} labels", few.size());
@@ -166,7 +165,8 @@ int run(CLI::App& app, Recipe& r) {
   row("pre-trained network", embed(*trunk, training), embed(*trunk, test), fine_tuned(*trunk));
 
   reporter.add(std::move(table));
-  reporter.add(program::prototype_gallery(model, source, whole));
+  reporter.add(vision::prototype_gallery(
+      model, [&](const Tensor& images) { return model(images); }, model.prototypes(), source, whole));
   reporter.write_page();
   fmt::print("\nReport: {}\n", folder.report().string());
   return 0;

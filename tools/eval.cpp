@@ -49,20 +49,20 @@ ssl::KnnOptions parse_knn(const std::string& text) {
 }
 
 int evaluate(CLI::App& app, Settings& s) {
-  s.weights.device = s.machine.apply();
+  const Device device = s.machine.apply();
   const ssl::KnnOptions knn = parse_knn(s.knn);
   std::error_code none;
   if (!s.test.empty() && std::filesystem::equivalent(s.train, s.test, none))
     throw Error(
         fmt::format("--test {}: is what --train learns from; leave --test out to hold some of it back", s.test));
-  s.weights.load(app);
+  const ssl::Network network = s.weights.load(app, device);
   const auto [train, test, summary] =
-      data::labelled_pair(s.train, s.test, s.images.options(program::channels_of(s.weights.info.trunk)));
+      data::labelled_pair(s.train, s.test, s.images.options(program::channels_of(network.info.trunk)));
   fmt::print("{}\n", summary);
-  const data::Rows bank = s.weights.features(train, s.machine.workers);
-  const data::Rows queries = s.weights.features(test, s.machine.workers);
+  const data::Rows bank = program::features(network, train, s.machine.workers);
+  const data::Rows queries = program::features(network, test, s.machine.workers);
   fmt::print("{} images of {} classes to learn from, {} to be judged by, at {} x {} pixels; {} features\n",
-             bank.indices.size(), train.num_classes(), queries.indices.size(), s.weights.info.size, s.weights.info.size,
+             bank.indices.size(), train.num_classes(), queries.indices.size(), network.info.size, network.info.size,
              bank.rows.dim(1));
 
   const auto print = [&](const std::string& name, const std::vector<int>& predicted) {

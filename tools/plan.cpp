@@ -10,7 +10,6 @@
 #include <saccade/saccade.h>
 
 #include "flag_checks.h"
-#include "memory_budget.h"
 #include "outputs.h"
 #include "program.h"
 #include "run_settings.h"
@@ -20,7 +19,7 @@ using namespace saccade;
 
 struct Settings {
   std::string trunk = "y_400mf", crops = "2x96+4x48", precision = "f32", momentum = "f32", optimizer = "larc", budget,
-              device, calibration = program::calibration_cache().string(), html, shard = "none";
+              device, calibration = ssl::calibration_cache().string(), html, shard = "none";
   int batch = 128, workers = 0, threads = 0, ranks = 1;
   bool overwrite = false;
   ssl::SwAVOptions swav;
@@ -149,7 +148,7 @@ int make_plan(CLI::App& app, Settings& s) {
   plan::Calibration* measured = nullptr;
   std::string machine;
   if (s.device.empty()) {
-    budget = budget > 0 ? budget : program::machine_memory();
+    budget = budget > 0 ? budget : ssl::memory_of(Device::cpu);
     auto calibration = std::make_unique<plan::Calibration>(
         plan::CalibrationOptions{.cache = s.calibration, .memory = std::min<int64_t>(512 << 20, budget / 8)});
     measured = calibration.get();

@@ -1,5 +1,6 @@
 /// Learns features from images that nobody labelled: SwAV on a folder of photos. Everything of a run lies in its
 /// folder; the same command goes on with a run that was stopped.
+#include <saccade/core/bytes.h>
 #include <saccade/saccade.h>
 
 #include <csignal>
@@ -11,8 +12,6 @@
 
 #include "flag_checks.h"
 #include "images.h"
-#include "memory_budget.h"
-#include "pictures.h"
 #include "run_data.h"
 #include "run_settings.h"
 #include "weights.h"
@@ -196,9 +195,9 @@ int pretrain(CLI::App& app, Settings& s) {
   const bool plain_name = s.init.empty() && !s.trunk.starts_with("resnet") && s.trunk.find("in=") == std::string::npos;
   const data::Source source =
       data::open_images(s.data, s.images.options(plain_name ? 0 : program::channels_of(s.trunk)));
-  s.run_data.compare(s.run, s.fresh, source, s.data);
-  program::change(app, "--data", s.data, s.run_data.now.path);
-  s.train.keep_length = s.run_data.now.was_changed;
+  const vision::RunImages run_images = s.run_data.compare(s.run, s.fresh, source, s.data);
+  program::change(app, "--data", s.data, run_images.now.path);
+  s.train.keep_length = run_images.now.was_changed;
   const int channels = source.channels;
   if (plain_name && channels == 1)  // gray images: a network with one channel
     program::change(app, "--trunk", s.trunk, s.trunk + (s.trunk.find(':') == std::string::npos ? ":in=1" : ",in=1"));
@@ -247,7 +246,7 @@ int pretrain(CLI::App& app, Settings& s) {
       // On a GPU: the numbers of an iteration, and the bytes of one batch more.
       .loader_batches = device == Device::cpu ? data::batches_in_memory(loader.options()) : s.train.accumulate + 1};
   std::string planned;
-  if (budget > 0) planned = program::keep_budget(step, *trunk, device, budget);
+  if (budget > 0) planned = ssl::keep_budget(step, *trunk, budget);
 
   const auto made = program::on(device, [&] { return std::make_unique<ssl::SwAV>(trunk, s.swav, s.seed); });
   ssl::SwAV& model = *made;
@@ -260,29 +259,21 @@ int pretrain(CLI::App& app, Settings& s) {
   const ssl::TrunkInfo info{s.trunk, size, s.mean, s.std, s.view};
   s.train.carried = info.metadata();
   std::string judged_by;
-  std::set<std::string> left_out;       // of the kNN tests
   ssl::RunReporter* reports = nullptr;  // once everything holds
   if (!s.knn_data.empty()) {
     program::change(app, "--knn-data", s.knn_data, data::absolute_path(s.knn_data));
     data::LabelledPair labelled = data::labelled_pair(s.knn_data, "", s.images.options(channels));
     judged_by = labelled.summary;
     s.train.evaluate_every = s.knn_every * per_epoch;
-    s.train.evaluate = [&, pair = std::move(labelled)](int64_t) {
-      const data::Rows bank = program::features(*trunk, pair.train, info);
-      const data::Rows queries = program::features(*trunk, pair.test, info);
-      for (const data::Rows* rows : {&bank, &queries})
-        for (const data::Failure& f : rows->failures)
-          if (left_out.insert(f.reason).second) reports->say("kNN: left out: " + f.reason);
-      const auto found = ssl::knn_classify(bank.rows, bank.labels, queries.rows, s.knn);
-      return std::vector<std::pair<std::string, double>>{{"kNN", ssl::accuracy(found, queries.labels)}};
-    };
+    s.train.evaluate = vision::knn_test(trunk, info, std::move(labelled), s.knn,
+                                        [&](const std::string& reason) { reports->say("kNN: left out: " + reason); });
   }
   s.train.health.names = program::flag_names(app);
   ssl::Trainer trainer(model, recipe, s.train);
 
   ssl::RunFolder folder(s.run);
   program::prepare(app, folder, s.fresh, kMayDiffer);
-  s.run_data.store(folder);
+  run_images.store(folder);
   const auto settings = program::settings_of(app);
   ssl::RunReporter reporter(
       folder, {.title = fmt::format("SwAV on {}", source.name),
@@ -297,7 +288,7 @@ int pretrain(CLI::App& app, Settings& s) {
                }});
   reports = &reporter;
   reporter.say(source.summary);
-  if (!s.run_data.notice.empty()) reporter.say(s.run_data.notice);
+  if (!run_images.notice.empty()) reporter.say(run_images.notice);
   reporter.say(fmt::format(
       "{} images, {} iterations an epoch; {}: {} parameters, {} features; {} prototypes, lr {:.3g}", source.size(),
       per_epoch, s.trunk, trunk->parameter_count(), trunk->out_channels(), s.swav.prototypes, s.train.lr));
@@ -305,15 +296,18 @@ int pretrain(CLI::App& app, Settings& s) {
   if (!judged_by.empty()) reporter.say("kNN: " + judged_by);
   if (!planned.empty()) reporter.say(planned);
   ssl::BatchSource batches = loader;
-  if (s.run_data.has_changed) batches.restore = {};  // what could not be read may have been mended: all are tried again
-  const ssl::FitResult result = program::advised(step, device, budget, [&] { return reporter.run(trainer, batches); });
+  if (run_images.has_changed) batches.restore = {};  // what could not be read may have been mended: all are tried again
+  const ssl::FitResult result =
+      ssl::with_budget_advice(step, device, budget, [&] { return reporter.run(trainer, batches); },
+                              {.budget = "--memory-budget", .batch = "--batch"});
   if (result.interrupted) {
     reporter.say(fmt::format("To go on: saccade-pretrain --run {}", program::shell_quoted(s.run)));
   } else {
     ssl::save_trunk(folder.trunk(), *trunk, names, info);
     reporter.say(fmt::format("Trained. The network is in {}", folder.trunk().string()));
   }
-  reporter.add(program::prototype_gallery(model, source, program::view_of(info)));
+  reporter.add(vision::prototype_gallery(
+      model, [&](const Tensor& images) { return model(images); }, model.prototypes(), source, vision::view_of(info)));
   reporter.write_page();
   reporter.say(fmt::format("The report is {}", folder.report().string()));
   return result.interrupted ? 130 : 0;

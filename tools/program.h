@@ -114,10 +114,4 @@ auto on(Device device, Make make) {
   return make();
 }
 
-/// f of images that lie on the CPU, computed on a device; the result lies on the CPU again.
-template <class Function>
-Tensor elsewhere(Device device, const Tensor& images, Function f) {
-  return on(device, [&] { return f(images.to(device)); }).to(Device::cpu);
-}
-
 }  // namespace saccade::program

@@ -36,6 +36,7 @@
 #include <saccade/data/loader.h>
 #include <saccade/data/multi_crop.h>
 #include <saccade/data/printable.h>
+#include <saccade/data/rows_file.h>
 #include <saccade/data/source.h>
 #include <saccade/data/unreadable.h>
 #include <saccade/data/view.h>
@@ -61,6 +62,7 @@
 #include <saccade/ssl/eval/linear_probe.h>
 #include <saccade/ssl/eval/prototype_gallery.h>
 #include <saccade/ssl/health.h>
+#include <saccade/ssl/network.h>
 #include <saccade/ssl/plan.h>
 #include <saccade/ssl/report/plan_report.h>
 #include <saccade/ssl/report/run_folder.h>
@@ -69,5 +71,9 @@
 #include <saccade/ssl/stop_signal.h>
 #include <saccade/ssl/swav.h>
 #include <saccade/ssl/train_step.h>
+#include <saccade/ssl/train/budget.h>
 #include <saccade/ssl/trainer.h>
 #include <saccade/ssl/weights.h>
+#include <saccade/vision/features.h>
+#include <saccade/vision/gallery.h>
+#include <saccade/vision/run_images.h>

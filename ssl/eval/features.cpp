@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 
 namespace saccade::ssl {
 namespace {
@@ -89,6 +90,18 @@ Tensor gather_rows(const Tensor& matrix, const std::vector<int64_t>& rows) {
     chosen.slice(to, to + 1).copy_from(matrix.slice(rows[i], rows[i] + 1));
   }
   return chosen;
+}
+
+void scale_to_unit_length(const Tensor& rows) {
+  const std::span<float> all = rows.data<float>();
+  const auto width = static_cast<size_t>(rows.dim(1));
+  for (size_t first = 0; first < all.size(); first += width) {
+    const auto row = all.subspan(first, width);
+    double squares = 0;
+    for (const float v : row) squares += double{v} * double{v};
+    const auto scale = static_cast<float>(1 / std::max(std::sqrt(squares), 1e-12));
+    for (float& v : row) v *= scale;
+  }
 }
 
 }  // namespace saccade::ssl

@@ -43,4 +43,8 @@ std::string where_not_finite(nn::Trunk& trunk, const Tensor& images);
 /// Rows chosen by index, as a new matrix.
 Tensor gather_rows(const Tensor& matrix, const std::vector<int64_t>& rows);
 
+/// Scales each row of an f32 matrix on the CPU to length 1, in place, so that products of rows are cosines. A row of
+/// zeros stays one.
+void scale_to_unit_length(const Tensor& rows);
+
 }  // namespace saccade::ssl

@@ -1,26 +1,17 @@
-#pragma once
-
-/// @file
-/// Pictures of a data set for reports.
-
 #include <fmt/format.h>
 #include <saccade/core/autograd.h>
 #include <saccade/data/augment.h>
-#include <saccade/data/evaluate.h>
 #include <saccade/ssl/eval/features.h>
 #include <saccade/ssl/eval/prototype_gallery.h>
-#include <saccade/ssl/report/html_report.h>
-#include <saccade/ssl/swav.h>
+#include <saccade/vision/gallery.h>
 
 #include <algorithm>
 #include <filesystem>
+#include <vector>
 
-#include "program.h"
+namespace saccade::vision {
 
-namespace saccade::program {
-
-/// The middle square of a sample, at most side x side pixels, labelled with the name of its file.
-inline ssl::Thumbnail thumbnail(const data::Source& source, int64_t sample, int side) {
+ssl::Thumbnail thumbnail(const data::Source& source, int64_t sample, int side) {
   data::Image image;
   source.read(sample, side, image);
   const int square = std::min(image.height, image.width);
@@ -38,24 +29,25 @@ inline ssl::Thumbnail thumbnail(const data::Source& source, int64_t sample, int 
   return picture;
 }
 
-/// The images nearest to some prototypes, out of at most `images` of the source.
-inline ssl::Gallery prototype_gallery(ssl::SwAV& model, const data::Source& source, const data::EvalView& view,
-                                      int64_t images = 2000) {
+ssl::Gallery prototype_gallery(nn::Module& model, const std::function<Tensor(const Tensor&)>& embed,
+                               const Tensor& prototypes, const data::Source& source, const data::EvalView& view,
+                               int64_t images) {
   std::vector<int64_t> chosen;
   const int64_t count = std::min(images, source.size());
   for (int64_t i = 0; i < count; ++i) chosen.push_back(i * source.size() / count);
   const data::Source some = data::subset(source, chosen);
   const NoGradScope no_grad;
   const ssl::EvaluationScope evaluation(model);
-  const data::Rows found = data::compute_rows(some, view, [&](const Tensor& images) {
-    return program::elsewhere(model.device(), images, [&](const Tensor& x) { return model(x); });
+  const data::Rows found = data::compute_rows(some, view, [&](const Tensor& shown) {
+    const DeviceScope there(model.device());
+    return embed(shown.to(model.device())).to(Device::cpu);
   });
   ssl::Gallery gallery{.title = "What some prototypes stand for",
                        .note = fmt::format("The nearest of {} images to each prototype, most used first; in brackets, "
                                            "how many images it is the nearest of.",
                                            found.indices.size()),
                        .rows = {}};
-  for (const auto& [prototype, nearest_of, rows] : ssl::images_of_prototypes(model.prototypes(), found.rows, 12, 10)) {
+  for (const auto& [prototype, nearest_of, rows] : ssl::images_of_prototypes(prototypes, found.rows, 12, 10)) {
     ssl::Gallery::Row row{.name = fmt::format("{} ({})", prototype, nearest_of), .pictures = {}};
     for (const int32_t r : rows) row.pictures.push_back(thumbnail(some, found.indices[static_cast<size_t>(r)], 64));
     gallery.rows.push_back(std::move(row));
@@ -63,4 +55,4 @@ inline ssl::Gallery prototype_gallery(ssl::SwAV& model, const data::Source& sour
   return gallery;
 }
 
-}  // namespace saccade::program
+}  // namespace saccade::vision
