@@ -11,6 +11,7 @@
 #include <saccade/data/unreadable.h>
 #include <saccade/kernels/cuda_device.h>
 #include <saccade/kernels/rehearsal.h>
+#include <saccade/kernels/version.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -41,6 +42,8 @@ inline int run(CLI::App& app, std::vector<std::string> arguments, const std::fun
   try {
     try {
       app.config_formatter(std::make_shared<ConfigFile>(app));
+      app.set_version_flag("--version",
+                           [&app] { return fmt::format("{} {}\n{}", app.get_name(), version(), build_and_machine()); });
       if (complete) complete(arguments);
       std::reverse(arguments.begin(), arguments.end());  // as CLI11 takes them
       app.parse(arguments);

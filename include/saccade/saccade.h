@@ -43,6 +43,7 @@
 #include <saccade/kernels/backend.h>
 #include <saccade/kernels/cuda_device.h>
 #include <saccade/kernels/rehearsal.h>
+#include <saccade/kernels/version.h>
 #include <saccade/nn/heads.h>
 #include <saccade/nn/init.h>
 #include <saccade/nn/interop.h>

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <saccade/kernels/version.h>
 
 #include <algorithm>
 #include <memory>
@@ -152,6 +153,16 @@ TEST_F(Flags, OfTheOtherProgramsAreCheckedForSense) {
                  {"--batch 0", "--batch -1", "--accumulate 0", "--prototypes 0", "--hidden 0", "--dim -1", "--queue -1",
                   "--ranks 0", "--workers -1", "--threads -1", "--crops 2x0", "--crops 2x24@2-3", "--budget 0",
                   "--budget -5GiB", "--budget nan", "--precision f8", "--momentum f16", "--shard zero4"});
+}
+
+TEST(Version, IsPrintedByEveryProgramWithWhatItComputesOn) {
+  for (const char* program : {"pretrain", "eval", "embed", "plan", "demo"}) {
+    const Outcome outcome = run(program, {"--version"});
+    EXPECT_EQ(outcome.status, 0) << outcome.err;
+    EXPECT_EQ(outcome.out.find(fmt::format("saccade-{} {}\n", program, version())), 0u) << outcome.out;
+    for (const char* line : {"\nCPU: ", "\nCUDA: ", "\noneDNN: ", "\ncompiler: "})
+      EXPECT_NE(outcome.out.find(line), std::string::npos) << line << " in " << outcome.out;
+  }
 }
 
 TEST_F(Flags, ThatAreColoursOfBytesAreToldSo) {
