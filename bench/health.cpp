@@ -9,7 +9,8 @@
 #include <saccade/data/multi_crop.h>
 #include <saccade/nn/optim/optimizer.h>
 #include <saccade/nn/trunk.h>
-#include <saccade/ssl/health.h>
+#include <saccade/ssl/methods/swav.h>
+#include <saccade/ssl/train/health.h>
 
 #include <algorithm>
 #include <chrono>
@@ -36,7 +37,7 @@ double share(const Setting& s) {
   const auto optimizer = optim::larc_sgd().build(model.named_parameters());
   // The spectrum is taken at every fourth reading, no less often than by default: its price is among those measured.
   const ssl::HealthOptions options{.spectrum_embeddings = 4 * std::min<int64_t>(2 * s.batch, 512)};
-  ssl::HealthMonitor monitor(model.options(), options);
+  ssl::HealthMonitor monitor(model.health(), options);
   Batch batch;
   batch.images = Tensor::images(data::multi_crop(data::parse_crops(s.crops)).segments(s.batch), 3);
   batch.indices.resize(static_cast<size_t>(s.batch));
@@ -52,8 +53,10 @@ double share(const Setting& s) {
     const Tensor loss = model.loss(batch, i + 1, &seen);
     Clock::duration reading{};
     if (i % 2 != 0) {
+      const std::vector<NamedTensor> named{
+          {"embeddings", seen.embeddings}, {"scores", seen.scores}, {"assignments", seen.assignments}};
       const auto before = Clock::now();
-      monitor.observe(int64_t{20} * (i + 1), loss.item(), seen);
+      monitor.observe(int64_t{20} * (i + 1), loss.item(), s.batch, named);
       reading = Clock::now() - before;
     }
     seen = {};

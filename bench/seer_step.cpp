@@ -13,8 +13,9 @@
 #include <saccade/data/loader.h>
 #include <saccade/data/multi_crop.h>
 #include <saccade/data/source.h>
-#include <saccade/ssl/plan.h>
-#include <saccade/ssl/trainer.h>
+#include <saccade/ssl/methods/swav.h>
+#include <saccade/ssl/train/planner.h>
+#include <saccade/ssl/train/trainer.h>
 
 #include <CLI/CLI.hpp>
 #include <cmath>
@@ -46,14 +47,13 @@ int run(const Settings& s) {
   allocator(Device::cpu).trim();
 
   ssl::StepSpec spec;
-  spec.trunk = s.trunk;
-  spec.swav = {.prototypes = s.prototypes,
-               .hidden = s.hidden,
-               .hidden_layers = 2,
-               .dim = 256,
-               .head_bn = false,
-               .eps = 0.03f,
-               .sinkhorn_iterations = 10};
+  spec.objective = ssl::dearest_swav(s.trunk, {.prototypes = s.prototypes,
+                                               .hidden = s.hidden,
+                                               .hidden_layers = 2,
+                                               .dim = 256,
+                                               .head_bn = false,
+                                               .eps = 0.03f,
+                                               .sinkhorn_iterations = 10});
   spec.crops = views.segments(s.batch);
   spec.batch = s.batch;
   spec.recipe = optim::larc_sgd({.weight_decay = 1e-5f, .momentum_dtype = s.bf16_momentum ? DType::bf16 : DType::f32});
@@ -79,9 +79,9 @@ int run(const Settings& s) {
 
   allocator(Device::cpu).set_budget(static_cast<size_t>(budget - overhead));
   allocator(Device::cpu).reset_peaks();
-  ssl::SwAV model(nn::trunk(spec.trunk), spec.swav);
-  model.trunk()->follow(plan.steps);
-  ssl::Trainer trainer(model, spec.recipe,
+  const auto model = spec.objective();
+  model->trunk().follow(plan.steps);
+  ssl::Trainer trainer(*model, spec.recipe,
                        {.iterations = 2,
                         .lr = s.lr,
                         .final_lr_ratio = 1.f,

@@ -2,7 +2,8 @@
 
 #include <saccade/core/random.h>
 #include <saccade/data/multi_crop.h>
-#include <saccade/ssl/plan.h>
+#include <saccade/ssl/methods/swav.h>
+#include <saccade/ssl/train/planner.h>
 
 #include <array>
 #include <memory>
@@ -13,8 +14,7 @@ namespace saccade::bench {
 /// The step that the benchmarks of steps are about: a small head, 300 prototypes.
 inline ssl::StepSpec small_head_step(const std::string& trunk, const std::string& crops, int64_t batch) {
   ssl::StepSpec spec;
-  spec.trunk = trunk;
-  spec.swav = {.prototypes = 300, .hidden = 512, .dim = 128};
+  spec.objective = ssl::dearest_swav(trunk, {.prototypes = 300, .hidden = 512, .dim = 128});
   spec.crops = data::multi_crop(data::parse_crops(crops)).segments(batch);
   spec.batch = batch;
   return spec;
@@ -25,9 +25,7 @@ inline ssl::StepSpec small_head_step(const std::string& trunk, const std::string
 class TrainingStep {
  public:
   explicit TrainingStep(const ssl::StepSpec& spec)
-      : spec_(spec),
-        model_(nn::trunk(spec.trunk), spec.swav),
-        optimizer_(spec.recipe.build(model_.named_parameters())) {
+      : spec_(spec), objective_(spec.objective()), optimizer_(spec.recipe.build(objective_->trained_parameters())) {
     optimizer_->reserve();
     const TagScope tag(Tag::batch);
     Batch& batch = batch_[0];
@@ -37,12 +35,12 @@ class TrainingStep {
     Philox random(1);
     for (float& x : batch.images.data<float>()) x = random.uniform(-1.7f, 1.7f);
   }
-  void run() { train_step(model_, *optimizer_, batch_, iteration_++, 0.1f, spec_.options); }
-  nn::Trunk& trunk() { return *model_.trunk(); }
+  void run() { train_step(*objective_, *optimizer_, batch_, {.iteration = iteration_++}, 0.1f, spec_.options); }
+  nn::Trunk& trunk() { return objective_->trunk(); }
 
  private:
   ssl::StepSpec spec_;
-  ssl::SwAV model_;
+  std::unique_ptr<ssl::Objective> objective_;
   std::unique_ptr<optim::Optimizer> optimizer_;
   std::array<Batch, 1> batch_;
   int64_t iteration_ = 0;

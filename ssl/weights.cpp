@@ -46,30 +46,6 @@ Weights of_checkpoint(io::Checkpoint checkpoint) {
   return weights;
 }
 
-/// A tensor whose name is one of these, or ends in it behind a dot; of several the one whose name has most of its
-/// beginning in common with `near`: a teacher's head with a teacher's trunk.
-const NamedTensor* find_near(const std::vector<NamedTensor>& tensors, std::initializer_list<std::string_view> endings,
-                             std::string_view near) {
-  const NamedTensor* best = nullptr;
-  std::ptrdiff_t most = -1;
-  for (const NamedTensor& t : tensors)
-    for (const std::string_view ending : endings) {
-      if (t.name != ending && !t.name.ends_with(fmt::format(".{}", ending))) continue;
-      const std::ptrdiff_t common = std::ranges::mismatch(t.name, near).in1 - t.name.begin();
-      if (common > most) {
-        best = &t;
-        most = common;
-      }
-    }
-  return best;
-}
-
-const nn::Module& child_of(const nn::Module& model, std::string_view name) {
-  return *std::ranges::find(model.children(), name, [](const auto& child) -> std::string_view {
-            return child.first;
-          })->second;
-}
-
 nn::KeyMatch match_trunk(const nn::Trunk& trunk, const Weights& weights, bool allow_partial) {
   nn::KeyMatch match = nn::match_keys(trunk, weights.tensors, weights.layout);
   if (match.matched.empty())
@@ -80,57 +56,6 @@ nn::KeyMatch match_trunk(const nn::Trunk& trunk, const Weights& weights, bool al
   if (const std::string wrong = match.impossible_value(); !wrong.empty())
     throw Error(fmt::format("{}: {}", weights.file.string(), wrong));
   return match;
-}
-
-/// What of the parts behind the trunk can be taken. A reason says why a part cannot.
-struct Rest {
-  nn::KeyMatch head;
-  std::string no_head;
-  std::vector<std::pair<Tensor, NamedTensor>> prototypes, queues;  ///< to, from
-  std::string no_prototypes, no_queues;
-};
-
-std::string unfit(const NamedTensor& given, const Tensor& own) {
-  const DType type = given.tensor.dtype();
-  if (given.tensor.shape() == own.shape() && (type == DType::f32 || type == DType::f16 || type == DType::bf16))
-    return "";
-  return fmt::format("{} is {} {} in the file, {} here", given.name, name_of(given.tensor.dtype()),
-                     to_string(given.tensor.shape()), to_string(own.shape()));
-}
-
-Rest find_rest(const SwAV& model, const Weights& weights, const std::string& trunk_prefix) {
-  Rest rest;
-  const NamedTensor* first = find_near(weights.tensors, {"projection_head.0.weight", "head.0.weight"}, trunk_prefix);
-  if (first == nullptr) {
-    rest.no_head = "the file has none";
-  } else {
-    const std::string prefix = first->name.substr(0, first->name.size() - std::string_view("0.weight").size());
-    rest.head =
-        nn::match_keys(child_of(model, "head"), weights.tensors, nn::Names::torchvision, prefix, weights.layout);
-    if (!rest.head.whole()) rest.no_head = "that of the file is another: " + rest.head.describe();
-  }
-  const NamedTensor* prototypes = find_near(weights.tensors, {"prototypes.weight", "prototypes0.weight"}, trunk_prefix);
-  if (prototypes == nullptr)
-    rest.no_prototypes = "the file has none";
-  else if (!rest.no_head.empty())
-    rest.no_prototypes = "those of the file belong to its head";
-  else
-    rest.no_prototypes = unfit(*prototypes, model.prototypes());
-  if (rest.no_prototypes.empty()) rest.prototypes.emplace_back(model.prototypes(), *prototypes);
-
-  for (const NamedTensor& own : model.named_buffers()) {
-    if (!own.name.starts_with("queue")) continue;
-    const NamedTensor* queue = find_near(weights.tensors, {own.name}, trunk_prefix);
-    if (queue == nullptr)
-      rest.no_queues = "the file has none";
-    else if (!rest.no_head.empty())
-      rest.no_queues = "that of the file belongs to its head";
-    else if (rest.no_queues.empty())
-      rest.no_queues = unfit(*queue, own.tensor);
-    if (queue != nullptr) rest.queues.emplace_back(own.tensor, *queue);
-  }
-  if (!rest.no_queues.empty()) rest.queues.clear();
-  return rest;
 }
 
 }  // namespace
@@ -213,32 +138,22 @@ nn::KeyMatch load_trunk(nn::Trunk& trunk, const Weights& weights, bool allow_par
   return match;
 }
 
-InitReport init_from(SwAV& model, const Weights& weights, bool allow_partial) {
-  InitReport report{.trunk = match_trunk(*model.trunk(), weights, allow_partial), .lines = {}};
-  Rest rest = find_rest(model, weights, report.trunk.prefix);
+InitReport init_from(Objective& objective, const Weights& weights, bool allow_partial) {
+  InitReport report{.trunk = match_trunk(objective.trunk(), weights, allow_partial), .parts = {}, .lines = {}};
+  const std::vector<StartingPart> parts = objective.parts_from(weights, report.trunk.prefix);
   std::vector<NamedTensor> taken;
-  if (rest.no_head.empty())
-    for (const auto& [ours, theirs] : rest.head.pairs) taken.push_back(theirs);
-  for (const auto* pairs : {&rest.prototypes, &rest.queues})
-    for (const auto& [to, from] : *pairs) taken.push_back(from);
+  for (const StartingPart& part : parts) taken.insert(taken.end(), part.given.begin(), part.given.end());
   if (const std::string wrong = nn::impossible_value(taken); !wrong.empty())
     throw Error(fmt::format("{}: {}", weights.file.string(), wrong));
 
   report.trunk.load();
   report.lines.push_back(fmt::format("Trunk from {}: {}.", weights.file.string(), report.trunk.describe()));
-  report.head = rest.no_head.empty();
-  if (report.head) rest.head.load();
-  report.lines.push_back(report.head ? fmt::format("Projection head from it: {}.", rest.head.describe_matched())
-                                     : fmt::format("The projection head begins anew: {}.", rest.no_head));
-  report.prototypes = !rest.prototypes.empty();
-  for (const auto* pairs : {&rest.prototypes, &rest.queues})
-    for (const auto& [to, from] : *pairs) to.copy_from(from.tensor.to(DType::f32));
-  report.lines.push_back(report.prototypes ? fmt::format("{} prototypes from it.", model.prototypes().dim(0))
-                                           : fmt::format("The prototypes begin anew: {}.", rest.no_prototypes));
-  report.queues = !rest.queues.empty();
-  if (model.options().queue_length > 0)
-    report.lines.push_back(report.queues ? "The queue from it."
-                                         : fmt::format("The queue begins anew: {}.", rest.no_queues));
+  for (const StartingPart& part : parts) {
+    report.lines.push_back(part.line);
+    if (part.given.empty()) continue;
+    part.take();
+    report.parts.push_back(part.name);
+  }
   report.lines.emplace_back("Optimizer, schedule and health monitor begin anew.");
   return report;
 }

@@ -3,10 +3,12 @@
 #include <saccade/core/io/safetensors.h>
 #include <saccade/nn/key_match.h>
 #include <saccade/nn/trunk.h>
-#include <saccade/ssl/swav.h>
+#include <saccade/ssl/train/objective.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 /// @file
@@ -49,18 +51,18 @@ std::string trunk_of(const Weights& weights);
 /// the tensor's name; when nothing of the trunk is there; when not all fits, unless partial ones are allowed.
 nn::KeyMatch load_trunk(nn::Trunk& trunk, const Weights& weights, bool allow_partial = false);
 
-/// What a model took from weights.
+/// What an objective took from weights.
 struct InitReport {
   nn::KeyMatch trunk;
-  bool head = false, prototypes = false, queues = false;
+  std::vector<std::string> parts;  ///< that were taken beside it: see Objective::parts_from()
   std::vector<std::string> lines;  ///< what was taken, what was not and why, what begins anew: a sentence each
+  bool took(std::string_view part) const { return std::ranges::find(parts, part) != parts.end(); }
 };
 
-/// Starts a model from weights: the trunk as load_trunk() does; the projection head if all of it is there and fits;
-/// with the head the prototypes, which are points of its space, and with them a checkpoint's queues. What is not taken
-/// keeps its first values. Optimizer, schedule and health monitor are a trainer's: they begin anew.
+/// Starts an objective from weights: the trunk as load_trunk() does, then those of its parts that are there and fit.
+/// What is not taken keeps its first values. Optimizer, schedule and health monitor are a trainer's: they begin anew.
 /// Throws Error, with the model as it was, as load_trunk() does, and when what would be taken holds such values.
-InitReport init_from(SwAV& model, const Weights& weights, bool allow_partial = false);
+InitReport init_from(Objective& objective, const Weights& weights, bool allow_partial = false);
 
 /// Writes a trunk for others and ourselves, atomically. Throws Error, with nothing written, when it holds a value that
 /// is not finite.

@@ -11,12 +11,14 @@
 #include <CLI/CLI.hpp>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <istream>
 #include <iterator>
 #include <map>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace saccade::program {
@@ -64,15 +66,21 @@ inline std::vector<io::TomlSetting> parse_config(std::istream& file, const std::
 /// What CLI11 reads and writes settings with.
 class ConfigFile : public CLI::Config {
  public:
-  explicit ConfigFile(const CLI::App& app) : app_(app) {}
+  /// @param whose  what to say of a key that is no flag of the program; empty: that it is unknown
+  explicit ConfigFile(const CLI::App& app, std::function<std::string(const std::string& key)> whose = {})
+      : app_(app), whose_(std::move(whose)) {}
 
   std::vector<CLI::ConfigItem> from_config(std::istream& file) const override {
     const std::string name = app_.get_config_ptr()->as<std::string>();
     std::vector<CLI::ConfigItem> items;
     for (const io::TomlSetting& setting : parse_config(file, name)) {
       const CLI::Option* option = app_.get_option_no_throw("--" + setting.key);
-      if (option == nullptr || !option->get_configurable())
-        throw CLI::ConfigError(fmt::format("{}, line {}: unknown key, {}", name, setting.line, setting.key));
+      if (option == nullptr || !option->get_configurable()) {
+        const std::string words = whose_ ? whose_(setting.key) : "";
+        throw CLI::ConfigError(words.empty()
+                                   ? fmt::format("{}, line {}: unknown key, {}", name, setting.line, setting.key)
+                                   : fmt::format("{}, line {}: {} {}", name, setting.line, setting.key, words));
+      }
       items.emplace_back();
       items.back().name = setting.key;
       items.back().inputs = setting.values;
@@ -111,6 +119,7 @@ class ConfigFile : public CLI::Config {
   }
 
   const CLI::App& app_;
+  std::function<std::string(const std::string& key)> whose_;
 };
 
 /// Settings by name, lists joined by commas.

@@ -10,6 +10,7 @@
 #include <saccade/saccade.h>
 
 #include "flag_checks.h"
+#include "method_flags.h"
 #include "outputs.h"
 #include "program.h"
 #include "run_settings.h"
@@ -18,18 +19,25 @@
 using namespace saccade;
 
 struct Settings {
-  std::string trunk = "y_400mf", crops = "2x96+4x48", precision = "f32", momentum = "f32", optimizer = "larc", budget,
-              device, calibration = ssl::calibration_cache().string(), html, shard = "none";
-  int batch = 128, workers = 0, threads = 0, ranks = 1;
+  std::string trunk = "y_400mf", crops, precision = "f32", momentum = "f32", optimizer, budget, device,
+              calibration = ssl::calibration_cache().string(), html;
+  int batch = 128, workers = 0, threads = 0;
   bool overwrite = false;
-  ssl::SwAVOptions swav;
+  ssl::Method method;
   ssl::StepOptions step;
 
   void flags(CLI::App& app) {
+    for (const data::CropSpec& spec : data::parse_crops(method.crops))
+      crops += fmt::format("{}{}x{}", crops.empty() ? "" : "+", spec.count, spec.size);
+    optimizer = method.optimizer;
     const auto add = [&](const char* group, const char* flag, auto& value, const char* help) {
       return app.add_option(flag, value, help)->group(group)->capture_default_str();
     };
-    const char* group = "Step";
+    const char* group = "Method";
+    program::add_method_flag(app, method, group);
+    for (const ssl::Setting& setting : method.settings)
+      if (setting.sizes) program::add_setting(app, setting, group);
+    group = "Step";
     add(group, "--model,--trunk", trunk, "y_200mf ... y_256gf, y_10b, x_..., resnet50");
     add(group, "--crops", crops, "COUNTxPIXELS joined by +");
     add(group, "--batch", batch, "Images a batch")->check(program::between(1, 1e6));
@@ -39,18 +47,6 @@ struct Settings {
     add(group, "--momentum", momentum, "Of larc: f32 or bf16")->check(CLI::IsMember({"f32", "bf16"}));
     app.add_flag("--fuse-optimizer", step.fuse_optimizer, "Updates within backward: gradients live a moment only")
         ->group(group);
-    add(group, "--prototypes", swav.prototypes, "Of SwAV")
-        ->default_str("batch + queue, at most 3000")
-        ->check(program::between(2, 1e9));
-    add(group, "--hidden-layers", swav.hidden_layers, "Of the projection head; SEER: 2")
-        ->check(program::between(0, 100));
-    add(group, "--head-bn", swav.head_bn, "Batch norm in the head; SEER: false");
-    add(group, "--hidden", swav.hidden, "Width of the projection head")
-        ->default_str("the trunk's, at least 512")
-        ->check(program::between(1, 1e7));
-    add(group, "--dim", swav.dim, "Of embeddings")->check(program::between(1, 1e7));
-    add(group, "--queue", swav.queue_length, "Earlier embeddings that take part in assignments")
-        ->check(program::at_least(0));
     add(group, "--workers", workers, "Of the loader, whose batches count")->check(CLI::Range(0, 1024));
     group = "Machine";
     add(group, "--budget", budget, "Memory of the whole process or device, as 14GiB")->default_str("all that there is");
@@ -60,22 +56,17 @@ struct Settings {
         ->default_str("this machine, measured");
     add(group, "--calibration", calibration, "File that keeps what was measured of this machine");
     add(group, "--threads", threads, "Threads to compute with; 0: all cores")->check(CLI::Range(0, 4096));
-    add(group, "--ranks", ranks, "Processes that share the states")->check(program::between(1, 1e6));
-    add(group, "--shard", shard, "none, zero2 (gradients, optimiser) or zero3 (parameters too): an estimate")
-        ->check(CLI::IsMember({"none", "zero2", "zero3"}));
     add("Result", "--html", html, "Page with memory over the step and the plan under it");
     app.add_flag("--overwrite", overwrite, "Replace a page that exists")->configurable(false)->group("Result");
   }
 
   ssl::StepSpec spec(CLI::App& app) {
     step.precision = program::type_of(precision);
-    if (shard != "none") step.fuse_optimizer = step.precision != DType::f16;  // each gradient is spent when reduced
-    program::settle(app, "--prototypes", swav.prototypes, ssl::default_prototypes(batch, swav.queue_length));
     const DeviceScope meta(Device::meta);
-    program::settle(app, "--hidden", swav.hidden, std::max<int64_t>(512, nn::trunk(trunk)->out_channels()));
+    program::settle(app, method,
+                    {.images = batch, .features = nn::trunk(trunk)->out_channels(), .optimizer = optimizer});
     const DType kept = program::type_of(momentum);
-    return {.trunk = trunk,
-            .swav = swav,
+    return {.objective = method.dearest(trunk),
             .crops = program::of_flag("--crops", crops,
                                       [&] { return data::multi_crop(data::parse_crops(crops)).segments(batch); }),
             .batch = batch,
@@ -91,23 +82,6 @@ struct Settings {
 struct NoTime final : plan::TimeModel {
   double seconds(const kernels::Call&) override { return 0; }
 };
-
-/// Bytes that every rank is spared when parameters' states are shared out (Rajbhandari et al. 2020, ZeRO), beside the
-/// largest parameter, which is gathered whole to be used.
-int64_t spared(const Settings& s, const ssl::StepSpec& spec) {
-  if (s.shard == "none" || s.ranks < 2) return 0;
-  const DeviceScope meta(Device::meta);
-  const ssl::SwAV model(nn::trunk(spec.trunk), spec.swav);
-  int64_t parameters = 0, largest = 0;
-  for (const NamedTensor& p : model.named_parameters()) {
-    parameters += static_cast<int64_t>(p.tensor.bytes());
-    largest = std::max(largest, static_cast<int64_t>(p.tensor.bytes()));
-  }
-  const int64_t states = s.optimizer == "adamw" ? 2 * parameters : s.momentum == "bf16" ? parameters / 2 : parameters;
-  const int64_t shards = states + (s.shard == "zero3" ? parameters : 0);
-  const int64_t gradients = s.step.fuse_optimizer ? -parameters / s.ranks : parameters - parameters / s.ranks;
-  return shards - shards / s.ranks + gradients - (s.shard == "zero3" ? largest : 0);
-}
 
 /// Smallest budgets of the same step done otherwise.
 std::vector<std::string> what_helps(const Settings& settings, const ssl::StepSpec& spec, int64_t beside) {
@@ -170,35 +144,30 @@ int make_plan(CLI::App& app, Settings& s) {
     measured->release();
     outside = ssl::process_overhead();
   }
-  // What sharding spares is a sum of sizes, no rehearsal: a budget larger by as much.
-  const int64_t relief = spared(s, spec), for_arena = budget - outside, rehearsed = for_arena + relief;
-  const ssl::StepPlan best = planner.plan(rehearsed);
+  const int64_t for_arena = budget - outside;
+  const ssl::StepPlan best = planner.plan(for_arena);
   std::vector<ssl::StepPlan> ways{best, std::move(eager), std::move(lean), planner.recompute_each_block(),
                                   planner.recompute_each_stage()};
   if (best.name != "planned") ways[0].name = "planned: " + best.name;
-  for (ssl::StepPlan& way : ways) way.fits = way.rehearsal.arena <= rehearsed;
+  for (ssl::StepPlan& way : ways) way.fits = way.rehearsal.arena <= for_arena;
 
   const std::string title = fmt::format("{}, {}, batch {}, {}", s.trunk, s.crops, s.batch, s.precision);
   const std::string subtitle =
       fmt::format("{:.1f} M parameters, {:.3g} TFLOP a step, on {}", 1e-6 * static_cast<double>(planner.parameters()),
                   best.rehearsal.flops * 1e-12, machine);
-  std::string verdict = best.fits
-                            ? fmt::format("Fits: {} of {} in use at the most, {} a step.",
-                                          bytes_text(best.rehearsal.arena - relief + outside), bytes_text(budget),
-                                          ssl::seconds_text(best.rehearsal.seconds))
-                            : fmt::format("Does not fit in {}: the smallest budget that would do is {}.",
-                                          bytes_text(budget), bytes_text(best.rehearsal.arena - relief + outside));
-  if (relief != 0)
-    verdict += fmt::format(" Of the arena below, {} lie on the other {} ranks (an estimate).", bytes_text(relief),
-                           s.ranks - 1);
+  const std::string verdict = best.fits ? fmt::format("Fits: {} of {} in use at the most, {} a step.",
+                                                      bytes_text(best.rehearsal.arena + outside), bytes_text(budget),
+                                                      ssl::seconds_text(best.rehearsal.seconds))
+                                        : fmt::format("Does not fit in {}: the smallest budget that would do is {}.",
+                                                      bytes_text(budget), bytes_text(best.rehearsal.arena + outside));
   std::vector<std::pair<std::string, std::string>> more;
   if (best.fits) {
     NoTime no_time;
     constexpr int64_t kMost = 65536;
-    const int64_t largest = ssl::largest_batch(spec, no_time, rehearsed, kMost).batch;
+    const int64_t largest = ssl::largest_batch(spec, no_time, for_arena, kMost).batch;
     more.emplace_back("Largest batch that fits", fmt::format("{}{}", largest, largest == kMost ? " or more" : ""));
   } else {
-    for (const std::string& line : what_helps(s, spec, outside - relief)) more.emplace_back("Would need", line);
+    for (const std::string& line : what_helps(s, spec, outside)) more.emplace_back("Would need", line);
   }
   const plan::Plan steps{.steps = best.steps, .feasible = true};
   const std::string plan_text = plan::describe(planner.chain(), steps);
@@ -214,12 +183,12 @@ int make_plan(CLI::App& app, Settings& s) {
     page.subtitle = subtitle;
     page.key_figures = {
         {"Verdict", best.fits ? "fits" : "does not fit"},
-        {best.fits ? "In use at the most" : "Smallest budget", bytes_text(best.rehearsal.arena - relief + outside)},
+        {best.fits ? "In use at the most" : "Smallest budget", bytes_text(best.rehearsal.arena + outside)},
         {"Budget", bytes_text(budget)},
         {"A step", ssl::seconds_text(best.rehearsal.seconds)}};
     if (best.fits) page.key_figures.push_back(more[0]);
     page.curves_title = "Memory";
-    page.curves = {ssl::memory_chart(best.rehearsal, rehearsed)};
+    page.curves = {ssl::memory_chart(best.rehearsal, for_arena)};
     page.details = {tables[2], tables[1], tables[0]};
     page.details[0].title = "The plan: " + plan_text;
     for (const auto& [name, value] : program::settings_of(app)) page.configuration.emplace_back(name, value);
@@ -234,6 +203,11 @@ int make_plan(CLI::App& app, Settings& s) {
 int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape): only if there is no memory for the flags
   Settings settings;
   CLI::App app("Tells whether a training step fits a memory budget, and how.", "saccade-plan");
-  settings.flags(app);
-  return program::run(app, {argv + 1, argv + argc}, [&] { return make_plan(app, settings); });
+  const auto complete = [&](const std::vector<std::string>& arguments) {
+    settings.method = program::choose_method(arguments);
+    settings.flags(app);
+    program::refuse_settings_of_others(app, settings.method, arguments);
+  };
+  return program::run(
+      app, {argv + 1, argv + argc}, [&] { return make_plan(app, settings); }, complete);
 }

@@ -1,4 +1,4 @@
-/// Learns features from images that nobody labelled: SwAV on a folder of photos. Everything of a run lies in its
+/// Learns features from images that nobody labelled: a folder of photos. Everything of a run lies in its
 /// folder; the same command goes on with a run that was stopped.
 #include <saccade/core/bytes.h>
 #include <saccade/saccade.h>
@@ -12,6 +12,7 @@
 
 #include "flag_checks.h"
 #include "images.h"
+#include "method_flags.h"
 #include "run_data.h"
 #include "run_settings.h"
 #include "weights.h"
@@ -19,18 +20,18 @@
 using namespace saccade;
 
 struct Settings {
-  std::string data, run, trunk = "y_400mf", crops = "2x96@0.14-1+4x48@0.05-0.14", optimizer = "larc";
+  std::string data, run, trunk = "y_400mf", crops, optimizer;
   std::string names = "torchvision", knn_data, precision = "f32", momentum = "f32", memory_budget = "none";
   std::string init, view = "middle";
   std::vector<float> mean{0.485f, 0.456f, 0.406f}, std{0.229f, 0.224f, 0.225f};
   int batch = 128;
   int64_t checkpoint_every = 0, knn_every = 5;
   uint64_t seed = 0;
-  float weight_decay = 1e-6f;
+  float weight_decay = 0.f;
   double max_unreadable = data::LoaderOptions{}.max_unreadable;
   bool fresh = false, allow_partial = false;
   data::MultiCrop views;
-  ssl::SwAVOptions swav;
+  ssl::Method method;
   ssl::TrainerOptions train = {.epochs = 100};
   ssl::KnnOptions knn;
   program::ImageFlags images;
@@ -38,10 +39,16 @@ struct Settings {
   program::Machine machine;
 
   void flags(CLI::App& app) {
+    crops = method.crops;
+    optimizer = method.optimizer;
+    weight_decay = method.weight_decay;
     const auto add = [&](const char* group, const char* flag, auto& value, const char* help) {
       return app.add_option(flag, value, help)->group(group)->capture_default_str();
     };
-    const char* group = "Run";
+    const char* group = "Method";
+    program::add_method_flag(app, method, group);
+    for (const ssl::Setting& setting : method.settings) program::add_setting(app, setting, group);
+    group = "Run";
     add(group, "--run", run, "Folder of the run: settings, log, checkpoints, trunk.safetensors, report.html")
         ->required();
     app.add_flag("--fresh", fresh, "Start over: remove what an earlier run left in the folder")
@@ -82,44 +89,17 @@ struct Settings {
     group = "Model";
     add(group, "--trunk", trunk, "y_200mf ... y_128gf, x_..., resnet50; y_400mf:stem=cifar for 32-pixel images");
     add(group, "--init", init,
-        "Weights to start from, as --weights of saccade-embed takes them: the trunk, and projection head, prototypes "
-        "and queue where they are there and fit; without --trunk, --mean and --std those of the weights are taken");
+        "Weights to start from, as --weights of saccade-embed takes them: the trunk, and what the method has behind it "
+        "where it is there and fits; without --trunk, --mean and --std those of the weights are taken");
     app.add_flag("--allow-partial", allow_partial, "Start from weights that do not fit the trunk in all places")
         ->group(group);
-    add(group, "--prototypes", swav.prototypes, "About ten times the kinds of things you expect")
-        ->default_str("batch + queue, at most 3000")
-        ->check(program::between(2, 1e9));
-    add(group, "--hidden", swav.hidden, "Width of the projection head")
-        ->default_str("the trunk's, at least 512")
-        ->check(program::between(1, 1e7));
-    add(group, "--hidden-layers", swav.hidden_layers, "Of the projection head; SEER: 2, with --head-bn false")
-        ->check(program::between(0, 100));
-    add(group, "--dim", swav.dim, "Of embeddings")->check(program::between(1, 1e7));
-    add(group, "--head-bn", swav.head_bn, "Batch norm in the head");
-    add(group, "--temperature", swav.temperature, "Of predictions")->check(program::above_zero());
-    add(group, "--eps", swav.eps, "Softness of assignments: 0.03 when a run collapses")->check(program::above_zero());
-    add(group, "--sinkhorn", swav.sinkhorn_iterations, "Iterations of the assignment")
-        ->check(program::between(1, 1000));
-    add(group, "--queue", swav.queue_length,
-        "Earlier embeddings that take part in assignments; a multiple of the batch")
-        ->check(program::at_least(0));
-    add(group, "--queue-start", swav.queue_start_iteration, "Iteration")
-        ->default_str("a tenth of the run")
-        ->check(program::at_least(0));
-    add(group, "--freeze", swav.freeze_prototypes_iterations, "Iterations with fixed prototypes")
-        ->default_str("1 epoch")
-        ->check(program::at_least(0));
-    add(group, "--hard", swav.hard_assignment_iterations, "Iterations with one-hot assignments")
-        ->check(program::at_least(0));
     group = "Training";
     add(group, "--epochs", train.epochs, "Passes over the images")->check(program::between(1, 1e6));
     add(group, "--batch", batch, "Images an iteration")->check(program::between(1, 1e6));
     add(group, "--optimizer", optimizer, "larc (SGD) or adamw")->check(CLI::IsMember({"larc", "adamw"}));
-    add(group, "--lr", train.lr, "Learning rate at its top")
-        ->default_str("0.6 (adamw: 0.001) x batch/256")
-        ->check(program::above_zero());
+    add(group, "--lr", train.lr, "Learning rate at its top")->default_str(method.lr.text)->check(program::above_zero());
     add(group, "--warmup", train.warmup_iterations, "Iterations")
-        ->default_str("0 (adamw, or batch > 512: a tenth)")
+        ->default_str(method.warmup.text)
         ->check(program::at_least(0));
     add(group, "--weight-decay", weight_decay, "Of all parameters")->check(program::between(0, 1));
     group = "Memory";
@@ -130,7 +110,7 @@ struct Settings {
     program::type_name(add(group, "--precision", precision, "f32, bf16 or f16: of activations and products"));
     add(group, "--momentum", momentum, "f32, or bf16 for half the memory of larc's momentum")
         ->check(CLI::IsMember({"f32", "bf16"}));
-    add(group, "--accumulate", train.accumulate, "Batches an iteration, assigned together: more than memory holds")
+    add(group, "--accumulate", train.accumulate, "Batches an iteration, taken together: more than memory holds")
         ->check(program::between(1, 1e6));
     group = "Watching";
     add(group, "--knn-data", knn_data,
@@ -183,9 +163,8 @@ int pretrain(CLI::App& app, Settings& s) {
   for (const data::CropSpec& spec : s.views.crops) crops += spec.count;
   if (crops < 2) throw Error(fmt::format("--crops {}: expected two crops at least, to compare", s.crops));
   const int64_t images = s.batch * s.train.accumulate;  // an iteration
-  if (s.swav.queue_length > 0 && s.swav.queue_length < images)
-    throw Error(
-        fmt::format("--queue {}: expected 0, or at least the {} images of an iteration", s.swav.queue_length, images));
+  ssl::RunFacts facts{.images = images, .optimizer = s.optimizer};
+  program::check_settings(s.method, facts);
   const int64_t budget = s.memory_budget == "none" ? 0 : program::of_flag("--memory-budget", s.memory_budget, [&] {
     return parse_bytes(s.memory_budget);
   });
@@ -219,25 +198,24 @@ int pretrain(CLI::App& app, Settings& s) {
   if (iterations < 1)
     throw Error(fmt::format("--accumulate {}: the {} batches of all epochs make no iteration", s.train.accumulate,
                             s.train.epochs * loader.batches_per_epoch()));
-  const bool larc = s.optimizer == "larc";
-  program::settle(app, "--prototypes", s.swav.prototypes, ssl::default_prototypes(images, s.swav.queue_length));
-  program::settle(app, "--hidden", s.swav.hidden, std::max<int64_t>(512, trunk->out_channels()));
-  program::settle(app, "--queue-start", s.swav.queue_start_iteration, iterations / 10);
-  program::settle(app, "--freeze", s.swav.freeze_prototypes_iterations, per_epoch);
-  program::settle(app, "--lr", s.train.lr,
-                  static_cast<float>(larc ? ssl::default_larc_lr(images) : ssl::default_adamw_lr(images)));
-  program::settle(app, "--warmup", s.train.warmup_iterations, ssl::default_warmup(larc, images, per_epoch, iterations));
+  facts.features = trunk->out_channels();
+  facts.data = source.size();
+  facts.per_epoch = per_epoch;
+  facts.iterations = iterations;
+  program::settle(app, s.method, facts);
+  program::settle(app, "--lr", s.train.lr, static_cast<float>(s.method.lr.find(facts)));
+  program::settle(app, "--warmup", s.train.warmup_iterations, static_cast<int64_t>(s.method.warmup.find(facts)));
 
   s.train.precision = program::type_of(s.precision);
   const bool fusible = s.train.accumulate == 1 && s.train.precision != DType::f16;
   s.train.fuse_optimizer = budget > 0 && fusible;
   const optim::Recipe recipe =
-      larc ? optim::larc_sgd({.weight_decay = s.weight_decay, .momentum_dtype = program::type_of(s.momentum)})
-           : optim::adamw({.weight_decay = s.weight_decay});
+      s.optimizer == "larc"
+          ? optim::larc_sgd({.weight_decay = s.weight_decay, .momentum_dtype = program::type_of(s.momentum)})
+          : optim::adamw({.weight_decay = s.weight_decay});
   // As it would run under a budget, for advice if there is none and memory runs out.
   const ssl::StepSpec step{
-      .trunk = s.trunk,
-      .swav = s.swav,
+      .objective = s.method.dearest(s.trunk),
       .crops = s.views.segments(s.batch),
       .batch = s.batch,
       .channels = channels,
@@ -248,8 +226,11 @@ int pretrain(CLI::App& app, Settings& s) {
   std::string planned;
   if (budget > 0) planned = ssl::keep_budget(step, *trunk, budget);
 
-  const auto made = program::on(device, [&] { return std::make_unique<ssl::SwAV>(trunk, s.swav, s.seed); });
-  ssl::SwAV& model = *made;
+  const auto made = program::on(device, [&] {
+    return s.method.make(
+        trunk, [&] { return nn::trunk(s.trunk, s.seed); }, s.seed);
+  });
+  ssl::Objective& model = *made;
   ssl::InitReport started;
   if (start) started = ssl::init_from(model, *start, s.allow_partial);
   s.train.checkpoint_every = s.checkpoint_every;
@@ -276,7 +257,7 @@ int pretrain(CLI::App& app, Settings& s) {
   run_images.store(folder);
   const auto settings = program::settings_of(app);
   ssl::RunReporter reporter(
-      folder, {.title = fmt::format("SwAV on {}", source.name),
+      folder, {.title = fmt::format("{} on {}", s.method.title, source.name),
                .subtitle = fmt::format("{} ({} parameters, {} features), {} images", s.trunk, trunk->parameter_count(),
                                        trunk->out_channels(), source.size()),
                .epochs = s.train.epochs,
@@ -289,9 +270,9 @@ int pretrain(CLI::App& app, Settings& s) {
   reports = &reporter;
   reporter.say(source.summary);
   if (!run_images.notice.empty()) reporter.say(run_images.notice);
-  reporter.say(fmt::format(
-      "{} images, {} iterations an epoch; {}: {} parameters, {} features; {} prototypes, lr {:.3g}", source.size(),
-      per_epoch, s.trunk, trunk->parameter_count(), trunk->out_channels(), s.swav.prototypes, s.train.lr));
+  reporter.say(fmt::format("{} images, {} iterations an epoch; {}: {} parameters, {} features; {}lr {:.3g}",
+                           source.size(), per_epoch, s.trunk, trunk->parameter_count(), trunk->out_channels(),
+                           s.method.summary ? s.method.summary() + ", " : "", s.train.lr));
   for (const std::string& line : started.lines) reporter.say(line);
   if (!judged_by.empty()) reporter.say("kNN: " + judged_by);
   if (!planned.empty()) reporter.say(planned);
@@ -306,8 +287,9 @@ int pretrain(CLI::App& app, Settings& s) {
     ssl::save_trunk(folder.trunk(), *trunk, names, info);
     reporter.say(fmt::format("Trained. The network is in {}", folder.trunk().string()));
   }
-  reporter.add(vision::prototype_gallery(
-      model, [&](const Tensor& images) { return model(images); }, model.prototypes(), source, vision::view_of(info)));
+  if (model.landmarks().defined())
+    reporter.add(vision::prototype_gallery(
+        model, [&](const Tensor& images) { return model(images); }, model.landmarks(), source, vision::view_of(info)));
   reporter.write_page();
   reporter.say(fmt::format("The report is {}", folder.report().string()));
   return result.interrupted ? 130 : 0;
@@ -316,8 +298,13 @@ int pretrain(CLI::App& app, Settings& s) {
 int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape): only if there is no memory for the flags
   std::signal(SIGPIPE, SIG_IGN);   // a run is not lost because nobody reads its words any longer
   Settings settings;
-  CLI::App app("Learns features from a folder of images without labels (SwAV).", "saccade-pretrain");
-  settings.flags(app);
+  CLI::App app("Learns features from a folder of images without labels.", "saccade-pretrain");
+  const auto complete = [&](std::vector<std::string>& arguments) {
+    program::take_stored_settings(arguments);
+    settings.method = program::choose_method(arguments);
+    settings.flags(app);
+    program::refuse_settings_of_others(app, settings.method, arguments);
+  };
   return program::run(
-      app, {argv + 1, argv + argc}, [&] { return pretrain(app, settings); }, program::take_stored_settings);
+      app, {argv + 1, argv + argc}, [&] { return pretrain(app, settings); }, complete);
 }

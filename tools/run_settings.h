@@ -6,7 +6,7 @@
 #include <fmt/format.h>
 #include <saccade/core/io/atomic_file.h>
 #include <saccade/ssl/report/run_folder.h>
-#include <saccade/ssl/setting_names.h>
+#include <saccade/ssl/train/setting_names.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -38,21 +38,17 @@ inline void change(CLI::App& app, const std::string& flag, std::string& value, c
 /// The flags of a program, for advice; what it has no flag for has no name.
 inline ssl::SettingNames flag_names(const CLI::App& app) {
   const auto flag = [&](const char* name) { return app.get_option_no_throw(name) == nullptr ? "" : name; };
-  return {.lr = flag("--lr"),
-          .epochs = flag("--epochs"),
-          .batch = flag("--batch"),
-          .accumulate = flag("--accumulate"),
-          .precision = flag("--precision"),
-          .crops = flag("--crops"),
-          .jitter = flag("--jitter"),
-          .prototypes = flag("--prototypes"),
-          .eps = flag("--eps"),
-          .queue = flag("--queue"),
-          .queue_start = flag("--queue-start"),
-          .freeze = flag("--freeze"),
-          .hard = flag("--hard"),
-          .head_bn = flag("--head-bn"),
-          .unit_embeddings = ""};
+  ssl::SettingNames names{.lr = flag("--lr"),
+                          .epochs = flag("--epochs"),
+                          .batch = flag("--batch"),
+                          .accumulate = flag("--accumulate"),
+                          .precision = flag("--precision"),
+                          .crops = flag("--crops"),
+                          .jitter = flag("--jitter")};
+  names.of_method.emplace();
+  for (const CLI::Option* option : app.get_options())
+    names.of_method->emplace(option->get_single_name(), "--" + option->get_single_name());
+  return names;
 }
 
 /// What an argument list says of a flag ("--run photos" or "--run=photos"), empty if nothing.
@@ -85,7 +81,8 @@ inline void check_same_settings(const CLI::App& app, const std::filesystem::path
     const auto at = stored.find(key);
     const std::string before = at == stored.end() ? "" : at->second;
     // A flag that an earlier version did not have is as it was then: at its default.
-    if (at == stored.end() && app.get_option("--" + key)->count() == 0) continue;
+    const CLI::Option* option = app.get_option("--" + key);
+    if (at == stored.end() && (option->count() == 0 || same_setting(option->get_default_str(), value))) continue;
     if (may_differ.contains(key) || same_setting(before, value)) continue;
     differences += fmt::format("{}{} (was {}, now {})", differences.empty() ? "" : ", ", key,
                                before.empty() ? "not set" : before, value.empty() ? "not set" : value);

@@ -210,22 +210,16 @@ std::string render_chart(const Chart& chart, int width, int height) {
   return svg + "</svg>";
 }
 
-std::vector<BandRange> health_bands(std::string_view metric) {
-  const MetricGuide* guide = metric_guide(metric);
-  if (!guide || guide->bad == MetricGuide::Bad::neither) return {};
-  const bool high = guide->bad == MetricGuide::Bad::high;
+std::vector<BandRange> health_bands(const MetricGuide& guide) {
+  if (guide.bad == MetricGuide::Bad::neither) return {};
+  const bool high = guide.bad == MetricGuide::Bad::high;
   std::vector<BandRange> ranges;
   const auto add = [&](Band band, double limit, double end) {
     if (std::isfinite(limit)) ranges.push_back({band, high ? limit : end, high ? end : limit});
   };
-  add(Band::warn, guide->warn, guide->alarm);
-  add(Band::alarm, guide->alarm, high ? kInfinity : -kInfinity);
+  add(Band::warn, guide.warn, guide.alarm);
+  add(Band::alarm, guide.alarm, high ? kInfinity : -kInfinity);
   return ranges;
-}
-
-std::string health_note(std::string_view metric) {
-  const MetricGuide* guide = metric_guide(metric);
-  return guide ? std::string(guide->note) : "";
 }
 
 }  // namespace saccade::ssl

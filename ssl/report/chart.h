@@ -1,6 +1,6 @@
 #pragma once
 
-#include <saccade/ssl/health.h>
+#include <saccade/ssl/train/health.h>
 
 #include <limits>
 #include <string>
@@ -48,10 +48,8 @@ inline constexpr size_t kSeriesColours = 6;  ///< of the page's style: s0 ... s5
 /// pixel or two and its range.
 std::string render_chart(const Chart& chart, int width, int height);
 
-/// The warn and alarm ranges of a metric_guide(), empty where a metric has none or is judged by its history.
-std::vector<BandRange> health_bands(std::string_view metric);
-/// How to read that metric, in a sentence.
-std::string health_note(std::string_view metric);
+/// The warn and alarm ranges of a metric, empty where it has none or is judged by its history.
+std::vector<BandRange> health_bands(const MetricGuide& guide);
 
 /// Text made safe inside HTML and its attributes.
 std::string html_text(std::string_view text);

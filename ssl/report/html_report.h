@@ -18,7 +18,7 @@ struct ReportTable {
   std::string note = {};
 };
 
-/// Pictures in rows, as the images nearest to each of some prototypes.
+/// Pictures in rows, as the images nearest to each of some points among the embeddings.
 struct Gallery {
   struct Row {
     std::string name;

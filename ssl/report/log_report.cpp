@@ -38,7 +38,7 @@ double mean_of_last(const Series& series, size_t count) {
 
 }  // namespace
 
-HtmlReport report_of_log(const std::vector<LogLine>& log) {
+HtmlReport report_of_log(const std::vector<LogLine>& log, std::span<const MetricGuide> guides) {
   HtmlReport report;
   Series loss{"loss", {}, {}}, lr{"lr", {}, {}};
   SeriesByName health;
@@ -84,13 +84,15 @@ HtmlReport report_of_log(const std::vector<LogLine>& log) {
   if (!accuracy.all().empty())
     report.curves.push_back({.title = "Evaluation", .y_label = "% correct", .series = accuracy.all()});
   if (!lr.x.empty()) report.curves.push_back({.title = "Learning rate", .y_label = "lr", .series = {lr}});
-  for (const Series& s : health.all())
+  for (const Series& s : health.all()) {
+    const MetricGuide* guide = find_guide(guides, s.name);
     report.health.push_back({.title = s.name,
                              .y_label = "",
                              .series = {s},
-                             .bands = health_bands(s.name),
-                             .note = health_note(s.name),
+                             .bands = guide != nullptr ? health_bands(*guide) : std::vector<BandRange>{},
+                             .note = guide != nullptr ? std::string(guide->note) : "",
                              .bands_from = static_cast<double>(HealthOptions{}.settle_iterations)});
+  }
   return report;
 }
 

@@ -1,7 +1,7 @@
 #pragma once
 
-#include <saccade/ssl/plan.h>
 #include <saccade/ssl/report/html_report.h>
+#include <saccade/ssl/train/planner.h>
 
 #include <cstdint>
 #include <span>

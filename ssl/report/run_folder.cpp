@@ -48,20 +48,23 @@ bool is_safetensors_with(const fs::path& path, const std::string& key, const std
   }
 }
 
+/// Whether settings of a run begin so, or did in earlier versions: with what the program is for, in a line.
+bool begins_settings(std::string_view text) {
+  const std::string_view line = text.substr(0, text.find('\n'));
+  return text.starts_with(RunFolder::kConfigStart) ||
+         line.starts_with("# Learns features from a folder of images without labels (") ||
+         line.ends_with(" pre-training on Fashion-MNIST, and what the features are worth");
+}
+
 /// Whether a file's content is what a run writes under its name.
 bool is_of_run(const fs::path& path) {
   const std::string name = path.filename().string();
-  if (name == "config.toml")
-    // The second and third are how files of earlier versions begin.
-    for (const std::string_view start :
-         {RunFolder::kConfigStart, std::string_view("# Learns features from a folder of images without labels (SwAV)."),
-          std::string_view("# SwAV pre-training on Fashion-MNIST, and what the features are worth")})
-      if (bytes_of(path, std::ssize(start)) == start) return true;
+  if (name == "config.toml") return begins_settings(bytes_of(path, 200));
   if (name == "log.jsonl") return bytes_of(path, 9) == "{\"kind\":\"";
   if (name == "data.tsv") return bytes_of(path, std::ssize(RunFolder::kDataStart)) == RunFolder::kDataStart;
   if (name == "report.html") return bytes_of(path, 60, true).find("Written by Saccade.") != std::string::npos;
   if (name == "trunk.safetensors") return is_safetensors_with(path, "trunk", "");
-  if (name == "not-finite.safetensors") return is_safetensors_with(path, "", "assignments");
+  if (name == "not-finite.safetensors") return is_safetensors_with(path, "iteration", "embeddings");
   // A record's length and checksum, the time, the step though it is 0 (which others leave out), the version.
   return name.starts_with(kEvents) && bytes_of(path, 38).ends_with(std::string("\x10\0\x1a\rbrain.Event:2", 17));
 }

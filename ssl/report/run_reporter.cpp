@@ -14,6 +14,7 @@ RunReporter::RunReporter(const RunFolder& folder, RunReportOptions options)
 
 FitResult RunReporter::run(Trainer& trainer, const BatchSource& source) {
   trainer.observe(observer());
+  guides_ = trainer.metric_guides();
   try {
     const FitResult result = trainer.fit(source, folder_);
     list_unreadable();
@@ -128,7 +129,7 @@ void RunReporter::on_evaluation(int64_t iteration, const std::vector<std::pair<s
 }
 
 void RunReporter::write_page() const {
-  HtmlReport report = report_of_log(read_run_log(folder_ / "log.jsonl"));
+  HtmlReport report = report_of_log(read_run_log(folder_ / "log.jsonl"), guides_);
   report.title = options_.title;
   report.subtitle = options_.subtitle;
   report.tables = tables_;

@@ -1,17 +1,18 @@
 #pragma once
 
 #include <saccade/ssl/report/html_report.h>
-#include <saccade/ssl/report/progress.h>
+#include <saccade/ssl/report/progress_line.h>
 #include <saccade/ssl/report/run_folder.h>
 #include <saccade/ssl/report/run_log.h>
 #include <saccade/ssl/report/tensorboard.h>
-#include <saccade/ssl/trainer.h>
+#include <saccade/ssl/train/trainer.h>
 
 #include <cstdio>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -67,17 +68,19 @@ class RunReporter {
   std::filesystem::path folder_, page_;
   RunReportOptions options_;
   RunLog log_;
-  Progress progress_;
+  ProgressLine progress_;
   std::unique_ptr<TensorBoard> board_;  ///< made at the first step, which it has to know
   ProgressNumbers numbers_;
   bool has_stepped_ = false;
   int64_t epoch_ = 0;
   std::optional<std::set<std::string>> listed_;  ///< unreadable samples of the log, once it was looked at
+  std::vector<MetricGuide> guides_;
   std::vector<ReportTable> tables_;
   std::vector<Gallery> galleries_;
 };
 
 /// What a log holds, as a page: curves, health, messages and key figures.
-HtmlReport report_of_log(const std::vector<LogLine>& log);
+/// @param guides  how the metrics are judged and read: Trainer::metric_guides()
+HtmlReport report_of_log(const std::vector<LogLine>& log, std::span<const MetricGuide> guides);
 
 }  // namespace saccade::ssl

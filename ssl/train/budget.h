@@ -2,7 +2,7 @@
 
 #include <saccade/core/allocator.h>
 #include <saccade/nn/trunk.h>
-#include <saccade/ssl/plan.h>
+#include <saccade/ssl/train/planner.h>
 
 #include <cstdint>
 #include <filesystem>

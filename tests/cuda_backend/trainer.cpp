@@ -1,6 +1,6 @@
 // The trainer on the device: monitor, checkpoints, a run that goes on on the other device.
 #include <gtest/gtest.h>
-#include <saccade/ssl/trainer.h>
+#include <saccade/ssl/train/trainer.h>
 #include <ssl/tiny.h>
 #include <support/temporary_folder.h>
 

@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 #include <saccade/core/batch_upload.h>
 #include <saccade/nn/optim/optimizer.h>
-#include <saccade/ssl/train_step.h>
+#include <saccade/ssl/train/step.h>
 #include <ssl/tiny.h>
 
 #include <cmath>
@@ -52,8 +52,8 @@ Course train(Device device, DType precision, bool recompute = false) {
   model->train();
   for (int64_t i = 0; i < kIterations; ++i) {
     const std::vector<Batch> batches{upload(tiny_batch(i))};
-    const ssl::StepResult step =
-        ssl::train_step(*model, *optimizer, batches, i, 0.3f, {.precision = precision}, scale ? &*scale : nullptr);
+    const ssl::StepResult step = ssl::train_step(*model, *optimizer, batches, {.iteration = i}, 0.3f,
+                                                 {.precision = precision}, scale ? &*scale : nullptr);
     EXPECT_FALSE(step.skipped) << i;
     run.losses.push_back(step.loss);
   }

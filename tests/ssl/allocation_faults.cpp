@@ -6,7 +6,7 @@
 #include <saccade/core/autograd.h>
 #include <saccade/core/ops.h>
 #include <saccade/nn/optim/optimizer.h>
-#include <saccade/ssl/swav.h>
+#include <saccade/ssl/methods/swav.h>
 
 #include <cmath>
 #include <memory>
@@ -71,9 +71,9 @@ TEST_P(AllocationFaults, SoItIsWithAPlanReducedPrecisionAndAFusedOptimizer) {
   const KeepScope keep(Keep::lean);
   Training training(GetParam(), 8, optim::adamw());
   training.optimizer->reserve();
-  const size_t units = training.model.trunk()->unit_count();
+  const size_t units = training.model.trunk().unit_count();
   ASSERT_EQ(units, 3u);
-  training.model.trunk()->follow(
+  training.model.trunk().follow(
       {{.is_run = true, .layer = 0, .last = 2, .inside = {{.layer = 0, .mode = 1}, {.layer = 1}}},
        {.layer = 2, .mode = 1}});
   const auto step = [&](int64_t iteration, int64_t failure) {

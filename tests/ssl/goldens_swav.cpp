@@ -4,7 +4,7 @@
 #include <saccade/nn/optim/optimizer.h>
 #include <saccade/nn/regnet.h>
 #include <saccade/nn/schedule.h>
-#include <saccade/ssl/swav.h>
+#include <saccade/ssl/methods/swav.h>
 #include <support/golden.h>
 
 #include <map>

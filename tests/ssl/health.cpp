@@ -1,9 +1,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <saccade/core/ops.h>
-#include <saccade/ssl/health.h>
+#include <saccade/ssl/methods/swav.h>
 #include <saccade/ssl/report/chart.h>
-#include <saccade/ssl/trainer.h>
+#include <saccade/ssl/train/health.h>
+#include <saccade/ssl/train/trainer.h>
 
 #include <ctime>
 #include <string>
@@ -46,6 +47,12 @@ StepTensors made_step(uint64_t seed, float common, float own, float noise, int64
   return step;
 }
 
+std::vector<HealthMessage> observe(HealthMonitor& monitor, int64_t iteration, float loss, const StepTensors& step) {
+  const std::vector<NamedTensor> seen{
+      {"embeddings", step.embeddings}, {"scores", step.scores}, {"assignments", step.assignments}};
+  return monitor.observe(iteration, loss, step.batch, seen);
+}
+
 SwAVOptions made_model() { return {.prototypes = 64, .hidden = 32, .dim = 32}; }
 
 /// Feeds readings over 1,000 iterations and gathers what is said.
@@ -53,14 +60,14 @@ template <class Step, class Loss>
 std::vector<HealthMessage> watch(HealthMonitor& monitor, Step step, Loss loss) {
   std::vector<HealthMessage> said;
   for (int64_t i = 0; i < 1000; i += 20)
-    for (HealthMessage& m : monitor.observe(i, loss(i), step(i))) said.push_back(std::move(m));
+    for (HealthMessage& m : observe(monitor, i, loss(i), step(i))) said.push_back(std::move(m));
   return said;
 }
 
 float falling(int64_t i) { return 4.16f - 0.002f * static_cast<float>(i); }  // from ln 64
 
 TEST(Health, IsSilentOnAHealthyRun) {
-  HealthMonitor monitor(made_model(), {});
+  HealthMonitor monitor(ssl::swav_health(made_model()), {});
   const auto said = watch(
       monitor, [](int64_t i) { return made_step(static_cast<uint64_t>(i), 0.f, 1.f, 0.3f); }, falling);
   for (const auto& m : said) ADD_FAILURE() << m.text();
@@ -76,7 +83,7 @@ TEST(Health, IsSilentOnAHealthyRun) {
 }
 
 TEST(Health, NamesCollapseOnceAndGivesAdviceInOrder) {
-  HealthMonitor monitor(made_model(), {});
+  HealthMonitor monitor(ssl::swav_health(made_model()), {});
   const auto said = watch(
       monitor, [](int64_t i) { return made_step(static_cast<uint64_t>(i), 30.f, 0.1f, 0.1f); },
       [](int64_t) { return 4.16f; });
@@ -94,25 +101,20 @@ TEST(Health, NamesCollapseOnceAndGivesAdviceInOrder) {
 
 TEST(Health, AdviceNamesSettingsAsTheProgramDoesAndLeavesOutWhatItLacks) {
   ssl::HealthOptions options;
-  options.names = {.lr = "--lr",
-                   .epochs = "",
-                   .batch = "--batch",
-                   .accumulate = "",
-                   .precision = "",
-                   .crops = "--crops",
-                   .jitter = "--jitter",
-                   .prototypes = "--prototypes",
-                   .eps = "--eps",
-                   .queue = "",
-                   .queue_start = "",
-                   .freeze = "",
-                   .hard = "",
-                   .head_bn = "",
-                   .unit_embeddings = ""};
+  options.names = {
+      .lr = "--lr",
+      .epochs = "",
+      .batch = "--batch",
+      .accumulate = "",
+      .precision = "",
+      .crops = "--crops",
+      .jitter = "--jitter",
+      .of_method = {{{"prototypes", "--prototypes"}, {"eps", "--eps"}}},
+  };
   SwAVOptions model = made_model();
-  HealthMonitor monitor(model, options);
+  HealthMonitor monitor(ssl::swav_health(model), options);
   StepTensors step = made_step(1, 0.f, 1.f, 0.3f);
-  const auto said = monitor.observe(0, NAN, step);
+  const auto said = observe(monitor, 0, NAN, step);
   ASSERT_EQ(said.size(), 1u);
   const std::vector<std::string> order = {"(--lr)", "--eps 0.03", "(--prototypes)",
                                           "(--crops), weaker colour jitter (--jitter)"};
@@ -122,7 +124,8 @@ TEST(Health, AdviceNamesSettingsAsTheProgramDoesAndLeavesOutWhatItLacks) {
   EXPECT_EQ(said[0].text().find("::"), std::string::npos) << "a field of C++";
 
   model.prototypes = 3000;
-  const auto shared = HealthMonitor(model, options).observe(0, 8.f, made_step(1, 0.f, 1.f, 0.3f, 32, 3000));
+  HealthMonitor wide(ssl::swav_health(model), options);
+  const auto shared = observe(wide, 0, 8.f, made_step(1, 0.f, 1.f, 0.3f, 32, 3000));
   ASSERT_EQ(shared.size(), 1u);
   ASSERT_EQ(shared[0].advice.size(), 2u) << shared[0].text();
   EXPECT_NE(shared[0].advice[1].find("(--batch)"), std::string::npos);
@@ -131,7 +134,7 @@ TEST(Health, AdviceNamesSettingsAsTheProgramDoesAndLeavesOutWhatItLacks) {
 TEST(Health, FlagsALossStuckAtLogOfThePrototypesOnlyWhenTheyAreReleased) {
   SwAVOptions model = made_model();
   model.freeze_prototypes_iterations = 400;
-  HealthMonitor monitor(model, {});
+  HealthMonitor monitor(ssl::swav_health(model), {});
   const auto said = watch(
       monitor, [](int64_t i) { return made_step(static_cast<uint64_t>(i), 0.f, 1.f, 0.3f); },
       [](int64_t) { return 4.15f; });
@@ -141,17 +144,17 @@ TEST(Health, FlagsALossStuckAtLogOfThePrototypesOnlyWhenTheyAreReleased) {
 }
 
 TEST(Health, LeavesARunAloneThatLooksCollapsedButLearns) {
-  HealthMonitor monitor(made_model(), {});
+  HealthMonitor monitor(ssl::swav_health(made_model()), {});
   std::vector<HealthMessage> said;
   for (int64_t i = 0; i < 600; i += 20)
-    for (HealthMessage& m : monitor.observe(i, falling(i), made_step(static_cast<uint64_t>(i), 30.f, 0.1f, 0.1f)))
+    for (HealthMessage& m : observe(monitor, i, falling(i), made_step(static_cast<uint64_t>(i), 30.f, 0.1f, 0.1f)))
       said.push_back(std::move(m));
   for (const auto& m : said) ADD_FAILURE() << m.text();
   EXPECT_EQ(monitor.last().metrics[2].band, Band::alarm);  // the common direction
 }
 
 TEST(Health, FlagsEmbeddingsThatStayCrowded) {
-  HealthMonitor monitor(made_model(), {});
+  HealthMonitor monitor(ssl::swav_health(made_model()), {});
   const auto said = watch(
       monitor, [](int64_t i) { return made_step(static_cast<uint64_t>(i), 12.f, 1.f, 0.3f); }, falling);
   ASSERT_EQ(said.size(), 1u);
@@ -166,25 +169,28 @@ TEST(Health, FlagsPrototypesFarAboveTheEmbeddingsThatShareThem) {
     SwAVOptions model = made_model();
     model.prototypes = 3000;
     model.queue_length = queue;
-    HealthMonitor monitor(model, {});
-    const auto said = monitor.observe(0, 8.f, step);
+    HealthMonitor monitor(ssl::swav_health(model), {});
+    const auto said = observe(monitor, 0, 8.f, step);
     ASSERT_EQ(said.size(), queue < 640 ? 1u : 0u) << queue;
     if (queue == 640) continue;
     EXPECT_NE(said[0].trouble.find("3000 prototypes share " + std::to_string(128 + queue)), std::string::npos);
     EXPECT_NE(said[0].trouble.find(queue == 0 ? "below 3.154" : "below 1.545"), std::string::npos)  // ln(3000 / rows)
         << said[0].trouble;
     EXPECT_NE(said[0].advice[1].find("2944"), std::string::npos) << said[0].advice[1];
-    EXPECT_TRUE(monitor.observe(20, 8.f, step).empty());
+    EXPECT_TRUE(observe(monitor, 20, 8.f, step).empty());
     std::string later;  // ln 3000 - 2.5 is most of what ln(128 or 640) allows
     for (int64_t i = 40; i < 400; i += 20)
-      for (const HealthMessage& m : monitor.observe(i, 2.5f, step)) later += m.trouble;
+      for (const HealthMessage& m : observe(monitor, i, 2.5f, step)) later += m.trouble;
     EXPECT_NE(later.find("near the floor"), std::string::npos) << later;
   }
 }
 
 /// What healthy runs were seen to have late in training (Fashion-MNIST; made images), and collapsed ones.
 TEST(Health, BandsHoldWhatRunsWereSeenToHave) {
-  const auto band = [](const char* name, double value) { return ssl::metric_guide(name)->band(value); };
+  const HealthMonitor monitor(ssl::swav_health(made_model()), {});
+  const auto band = [&](const char* name, double value) {
+    return ssl::find_guide(monitor.guides(), name)->band(value);
+  };
   const std::vector<std::pair<const char*, std::vector<double>>> healthy = {
       {"spread", {0.67, 0.94, 0.98}},          {"common direction", {0.01, 0.16, 0.40}},
       {"view margin", {0.57, 0.75, 1.3}},      {"assignment entropy", {0.13, 0.40, 0.64, 0.91}},
@@ -195,27 +201,29 @@ TEST(Health, BandsHoldWhatRunsWereSeenToHave) {
   const std::vector<std::pair<const char*, double>> collapsed = {
       {"spread", 0.02}, {"common direction", 0.98}, {"view margin", 0.001}, {"assignment entropy", 0.999}};
   for (const auto& [name, value] : collapsed) EXPECT_EQ(band(name, value), Band::alarm) << name << " " << value;
-  EXPECT_EQ(ssl::metric_guide("no metric"), nullptr);
+  EXPECT_EQ(ssl::find_guide(monitor.guides(), "no metric"), nullptr);
 }
 
 TEST(Health, EveryMetricHasAGuideAndTheReportShadesItsBands) {
-  HealthMonitor monitor(made_model(), {});
+  HealthMonitor monitor(ssl::swav_health(made_model()), {});
   watch(
       monitor, [](int64_t i) { return made_step(static_cast<uint64_t>(i), 0.f, 1.f, 0.3f); }, falling);
   EXPECT_EQ(monitor.last().metrics.size(), 9u);
   for (const auto& m : monitor.last().metrics) {
-    EXPECT_NE(ssl::health_note(m.name), "") << m.name;
+    const ssl::MetricGuide* guide = ssl::find_guide(monitor.guides(), m.name);
+    ASSERT_NE(guide, nullptr) << m.name;
+    EXPECT_NE(guide->note, "") << m.name;
     for (const double value : {-1., 0.015, 0.05, 0.3, 0.7, 0.92, 0.97, 0.995, 5.}) {
       Band shaded = Band::healthy;
-      for (const ssl::BandRange& range : ssl::health_bands(m.name))
+      for (const ssl::BandRange& range : ssl::health_bands(*guide))
         if (value >= range.from && value <= range.to) shaded = range.band;
-      EXPECT_EQ(shaded, ssl::metric_guide(m.name)->band(value)) << m.name << " " << value;
+      EXPECT_EQ(shaded, guide->band(value)) << m.name << " " << value;
     }
   }
 }
 
 TEST(Health, FlagsViewsThatAreNoMoreAlikeThanOtherImages) {
-  HealthMonitor monitor(made_model(), {});
+  HealthMonitor monitor(ssl::swav_health(made_model()), {});
   const auto said = watch(
       monitor, [](int64_t i) { return made_step(static_cast<uint64_t>(i), 0.f, 0.f, 1.f); },
       [](int64_t) { return 4.16f; });
@@ -224,7 +232,7 @@ TEST(Health, FlagsViewsThatAreNoMoreAlikeThanOtherImages) {
 }
 
 TEST(Health, FlagsUniformAssignmentsOfATooLargeEps) {
-  HealthMonitor monitor(made_model(), {});
+  HealthMonitor monitor(ssl::swav_health(made_model()), {});
   const auto said = watch(
       monitor, [](int64_t i) { return made_step(static_cast<uint64_t>(i), 0.f, 1.f, 0.3f, 32, 64, 2.f); },
       [](int64_t) { return 4.16f; });
@@ -233,7 +241,7 @@ TEST(Health, FlagsUniformAssignmentsOfATooLargeEps) {
 }
 
 TEST(Health, FlagsLostDimensions) {
-  HealthMonitor monitor(made_model(), {.settle_iterations = 100, .stuck_iterations = 100});
+  HealthMonitor monitor(ssl::swav_health(made_model()), {.settle_iterations = 100, .stuck_iterations = 100});
   const auto said = watch(
       monitor, [](int64_t i) { return made_step(static_cast<uint64_t>(i), 0.f, 1.f, 0.3f, i < 320 ? 32 : 3); },
       falling);
@@ -243,11 +251,12 @@ TEST(Health, FlagsLostDimensions) {
 
 TEST(Health, FlagsALossThatRisesWithTheQueue) {
   const auto run = [](float step) {
-    HealthMonitor monitor(made_model(), {.iterations_per_epoch = 200});
+    HealthMonitor monitor(ssl::swav_health(made_model(), [](int64_t i) { return i >= 400; }),
+                          {.iterations_per_epoch = 200});
     std::vector<HealthMessage> said;
     for (int64_t i = 0; i < 1000; i += 20)
-      for (HealthMessage& m : monitor.observe(i, i < 400 ? 3.f : 3.f * step,
-                                              made_step(static_cast<uint64_t>(i), 0.f, 1.f, 0.3f), i >= 400))
+      for (HealthMessage& m :
+           observe(monitor, i, i < 400 ? 3.f : 3.f * step, made_step(static_cast<uint64_t>(i), 0.f, 1.f, 0.3f)))
         said.push_back(std::move(m));
     return said;
   };
@@ -258,23 +267,24 @@ TEST(Health, FlagsALossThatRisesWithTheQueue) {
 }
 
 TEST(Health, FlagsEmbeddingsThatAreNotOfUnitLength) {
-  HealthMonitor monitor(made_model(), {});
+  HealthMonitor monitor(ssl::swav_health(made_model()), {});
   StepTensors step = made_step(1, 0.f, 1.f, 0.3f);
   step.embeddings = scale(step.embeddings, 3.f);
-  const auto said = monitor.observe(0, 4.f, step);
+  const auto said = observe(monitor, 0, 4.f, step);
   ASSERT_EQ(said.size(), 1u);
   EXPECT_NE(said[0].trouble.find("unit length"), std::string::npos);
 }
 
 TEST(Health, RemembersAllOfItsState) {
   const auto step = [](int64_t i) { return made_step(static_cast<uint64_t>(i), 30.f, 0.1f, 0.1f); };
-  HealthMonitor whole(made_model(), {}), first(made_model(), {}), second(made_model(), {});
+  HealthMonitor whole(ssl::swav_health(made_model()), {}), first(ssl::swav_health(made_model()), {}),
+      second(ssl::swav_health(made_model()), {});
   size_t said_whole = 0, said_parts = 0;
   for (int64_t i = 0; i < 1000; i += 20) {
     const float loss = 4.16f + 0.0005f * static_cast<float>(i % 60);
-    said_whole += whole.observe(i, loss, step(i)).size();
+    said_whole += observe(whole, i, loss, step(i)).size();
     if (i == 440) second.load_state(first.state(), first.state_tensors());
-    said_parts += (i < 440 ? first : second).observe(i, loss, step(i)).size();
+    said_parts += observe(i < 440 ? first : second, i, loss, step(i)).size();
   }
   EXPECT_EQ(said_whole, 1u);
   EXPECT_EQ(said_parts, 1u);
@@ -400,7 +410,7 @@ TEST(HealthOfARun, CostsLessThanAHundredthOfTheStep) {
   SwAV model(testing::tiny_trunk(), testing::tiny_options(), 3);
   const auto optimizer = optim::adamw().build(model.named_parameters());
   const ssl::HealthOptions options;
-  HealthMonitor monitor(model.options(), options);
+  HealthMonitor monitor(model.health(), options);
   double steps = 0, readings = 0;
   for (int64_t i = 0; i < 400; ++i) {
     const Batch batch = testing::tiny_batch(i, 32);
@@ -411,7 +421,7 @@ TEST(HealthOfARun, CostsLessThanAHundredthOfTheStep) {
     optimizer->step(1e-3f);
     optimizer->zero_grad();
     const double between = processor_seconds();
-    if (monitor.due(i)) monitor.observe(i, loss.item(), seen);
+    if (monitor.due(i)) observe(monitor, i, loss.item(), seen);
     readings += processor_seconds() - between;
     steps += between - start;
   }

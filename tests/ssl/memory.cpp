@@ -4,7 +4,7 @@
 #include <saccade/core/random.h>
 #include <saccade/nn/optim/optimizer.h>
 #include <saccade/nn/trunk.h>
-#include <saccade/ssl/swav.h>
+#include <saccade/ssl/methods/swav.h>
 
 #include <array>
 

@@ -1,6 +1,7 @@
 // A plan as tables and a chart.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <saccade/ssl/methods/swav.h>
 #include <saccade/ssl/report/plan_report.h>
 
 #include <algorithm>
@@ -64,8 +65,7 @@ TEST(PlanReport, TheTableOfMemoryAddsUp) {
 TEST(PlanReport, LayersThatFareAlikeShareARow) {
   plan::DescribedDevice device(plan::device_description("v100-32gb"));
   StepSpec spec;
-  spec.trunk = "y:d=6,w0=16,wa=8,wm=2,g=8";
-  spec.swav = {.prototypes = 16, .hidden = 32, .dim = 16};
+  spec.objective = dearest_swav("y:d=6,w0=16,wa=8,wm=2,g=8", {.prototypes = 16, .hidden = 32, .dim = 16});
   spec.crops = {{16, 32, 32}};
   spec.batch = 8;
   Planner planner(spec, device);

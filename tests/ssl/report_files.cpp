@@ -2,7 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <saccade/kernels/error.h>
-#include <saccade/ssl/report/progress.h>
+#include <saccade/ssl/report/progress_line.h>
 #include <saccade/ssl/report/run_log.h>
 #include <saccade/ssl/report/tensorboard.h>
 #include <zlib.h>
@@ -233,12 +233,12 @@ TEST(RunLog, ReadingLeavesOutWhatIsNoLine) {
   EXPECT_THROW(RunLog(folder / "none" / "log"), Error);
 }
 
-/// What a Progress of 100 steps writes that takes `seconds` a step.
+/// What a ProgressLine of 100 steps writes that takes `seconds` a step.
 std::string progress_of(bool terminal, double seconds, int width = 200) {
   const TemporaryFolder folder;
   std::FILE* file = std::fopen((folder / "out").c_str(), "w");
   {
-    Progress progress(file, terminal, width);
+    ProgressLine progress(file, terminal, width);
     for (int64_t i = 1; i <= 100; ++i) {
       progress.step({i, 100, (i + 9) / 10, 10, 256, 2.5, i < 50 ? -1 : 0.861}, 1000 + static_cast<double>(i) * seconds);
       if (i == 60) progress.say("something happened");
@@ -248,7 +248,7 @@ std::string progress_of(bool terminal, double seconds, int width = 200) {
   return content_of(folder / "out");
 }
 
-TEST(Progress, ElsewhereAPlainLineEveryTenSeconds) {
+TEST(ProgressLine, ElsewhereAPlainLineEveryTenSeconds) {
   const std::string text = progress_of(false, 0.5);
   EXPECT_THAT(text, AllOf(Not(HasSubstr("\r")), Not(HasSubstr("\033"))));
   EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 4 + 1 + 1);  // within 49.5 s; the end; what was said
@@ -256,7 +256,7 @@ TEST(Progress, ElsewhereAPlainLineEveryTenSeconds) {
   EXPECT_THAT(text, EndsWith("100 %  step 100/100  epoch 10/10  512 images/s  in 50 s  loss 2.5000  kNN 86.1 %\n"));
 }
 
-TEST(Progress, OnATerminalOneLineIsRewrittenAndCutToItsWidth) {
+TEST(ProgressLine, OnATerminalOneLineIsRewrittenAndCutToItsWidth) {
   const std::string text = progress_of(true, 0.1, 60);
   EXPECT_THAT(text, HasSubstr("\033[Ksomething happened\n"));
   EXPECT_THAT(text, HasSubstr("\r[##########..........]"));
@@ -267,7 +267,7 @@ TEST(Progress, OnATerminalOneLineIsRewrittenAndCutToItsWidth) {
     EXPECT_LE(line.find("\033[K") == line.npos ? 0 : line.find("\033[K"), 59u);
 }
 
-TEST(Progress, DurationsAreForPeople) {
+TEST(ProgressLine, DurationsAreForPeople) {
   EXPECT_EQ(duration_text(0.2), "0 s");
   EXPECT_EQ(duration_text(59.6), "1 min 00 s");
   EXPECT_EQ(duration_text(200), "3 min 20 s");

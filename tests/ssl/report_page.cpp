@@ -24,6 +24,8 @@ Series ramp(std::string name, int points) {
   return series;
 }
 
+MetricGuide spread() { return *find_guide(HealthMonitor(std::make_unique<HealthRules>(), {}).guides(), "spread"); }
+
 size_t count(const std::string& text, const std::string& part) {
   size_t n = 0;
   for (size_t at = text.find(part); at != text.npos; at = text.find(part, at + 1)) ++n;
@@ -38,7 +40,8 @@ HtmlReport whole_report() {
   report.tables = {{"Results", {"", "kNN"}, {{"raw pixels", "86.1 %"}, {"SwAV", "87.6 %"}}, 1, "Of 10,000."}};
   report.curves = {{"Loss", "iteration", "", {ramp("loss", 5000)}},
                    {"Speed", "iteration", "", {ramp("a", 3), ramp("b", 3)}}};
-  report.health = {{"spread", "iteration", "", {ramp("spread", 10)}, health_bands("spread"), health_note("spread")}};
+  report.health = {
+      {"spread", "iteration", "", {ramp("spread", 10)}, health_bands(spread()), std::string(spread().note)}};
   report.messages = {{1800, Band::alarm, "the embeddings have collapsed", {"Lower the learning rate.", "Freeze"}}};
   report.galleries = {
       {"Prototypes", "nearest first", {{"prototype 3", {{1, 1, 1, {7}, "a \"b\""}, {1, 1, 1, {7}, ""}}}}}};
@@ -125,7 +128,7 @@ TEST(Chart, GapsBreakTheLineAndOddValuesAreDrawnSomehow) {
 
 TEST(Chart, BandsAreDrawnWhereTheyAreInView) {
   const auto chart = [](std::vector<double> values) {
-    return render_chart({"spread", "x", "", {{"s", {0, 1}, std::move(values)}}, health_bands("spread")}, 300, 200);
+    return render_chart({"spread", "x", "", {{"s", {0, 1}, std::move(values)}}, health_bands(spread())}, 300, 200);
   };
   EXPECT_THAT(chart({0.8, 0.9}), AllOf(Not(HasSubstr("rect class=\"warn")), Not(HasSubstr("rect class=\"alarm"))));
   EXPECT_THAT(chart({0.3, 0.9}), AllOf(HasSubstr("rect class=\"warn"), Not(HasSubstr("rect class=\"alarm"))));

@@ -25,7 +25,7 @@ void write_run(const fs::path& path) {
   RunLog(folder.log()).write("notice", {{"text", "hello"}});
   TensorBoard board(path, 3);
   write_html_report(folder.report(), {});
-  const std::vector<NamedTensor> tensors{{"assignments", Tensor::zeros({2})}};
+  const std::vector<NamedTensor> tensors{{"embeddings", Tensor::zeros({2})}};
   io::save_safetensors(folder.trunk(), tensors, {{"trunk", "y_200mf"}});
   io::save_safetensors(path / "not-finite.safetensors", tensors);
   io::save_checkpoint(folder.checkpoints(), 4, tensors, "{}", 2);

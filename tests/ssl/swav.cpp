@@ -3,7 +3,7 @@
 #include <saccade/core/ops.h>
 #include <saccade/kernels/error.h>
 #include <saccade/nn/optim/optimizer.h>
-#include <saccade/ssl/swav.h>
+#include <saccade/ssl/methods/swav.h>
 
 #include <algorithm>
 #include <cmath>

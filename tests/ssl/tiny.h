@@ -3,7 +3,7 @@
 #include <saccade/core/batch.h>
 #include <saccade/core/random.h>
 #include <saccade/nn/regnet.h>
-#include <saccade/ssl/swav.h>
+#include <saccade/ssl/methods/swav.h>
 
 #include <memory>
 

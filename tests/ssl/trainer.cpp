@@ -4,7 +4,7 @@
 #include <saccade/kernels/error.h>
 #include <saccade/nn/layers.h>
 #include <saccade/nn/trunk.h>
-#include <saccade/ssl/trainer.h>
+#include <saccade/ssl/train/trainer.h>
 #include <support/temporary_folder.h>
 
 #include <algorithm>

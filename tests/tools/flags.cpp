@@ -151,8 +151,8 @@ TEST_F(Flags, OfTheOtherProgramsAreCheckedForSense) {
                  {"--size 0", "--mean 2 2 2", "--std nan nan nan", "--max-pixels -1", "--threads 5000"});
   expect_refused("plan", "--trunk y:d=2,w0=8,wa=8,wm=2,g=8 --device cpu",
                  {"--batch 0", "--batch -1", "--accumulate 0", "--prototypes 0", "--hidden 0", "--dim -1", "--queue -1",
-                  "--ranks 0", "--workers -1", "--threads -1", "--crops 2x0", "--crops 2x24@2-3", "--budget 0",
-                  "--budget -5GiB", "--budget nan", "--precision f8", "--momentum f16", "--shard zero4"});
+                  "--workers -1", "--threads -1", "--crops 2x0", "--crops 2x24@2-3", "--budget 0", "--budget -5GiB",
+                  "--budget nan", "--precision f8", "--momentum f16"});
 }
 
 TEST(Version, IsPrintedByEveryProgramWithWhatItComputesOn) {

@@ -58,12 +58,6 @@ TEST(PlanProgram, MeasuresThisMachineOnce) {
   EXPECT_EQ(content_of(folder / "mine.json"), "[1, 2]");
 }
 
-TEST(PlanProgram, ShardedStatesLieElsewhere) {
-  const Outcome outcome = plan({"--device", "a100-80gb", "--ranks", "8", "--shard", "zero3"});
-  EXPECT_EQ(outcome.status, 0) << outcome.err;
-  EXPECT_THAT(outcome.out, HasSubstr("lie on the other 7 ranks (an estimate)"));
-}
-
 TEST(PlanProgram, WrongFlagsAreSentences) {
   const auto complaint = [](const std::vector<std::string>& flags, int status) {
     const Outcome outcome = plan(flags);

@@ -4,7 +4,8 @@
 #include <cstdint>
 
 /// @file
-/// Settings that a run takes when nobody chose them: where small-scale recipes of SwAV agree, scaled to the batch.
+/// Settings that a run takes when nobody chose them: where small-scale recipes of SwAV agree, scaled to the
+/// batch.
 
 namespace saccade::ssl {
 
@@ -16,9 +17,6 @@ constexpr double default_larc_lr(int64_t batch) {
 
 /// The same for AdamW: 0.001 at 256 images, in proportion.
 constexpr double default_adamw_lr(int64_t batch) { return 1e-3 * static_cast<double>(batch) / 256; }
-
-/// As many prototypes as embeddings take part in one assignment, so that each can have one, and at most SwAV's 3000.
-constexpr int64_t default_prototypes(int64_t batch, int64_t queue) { return std::min<int64_t>(3000, batch + queue); }
 
 /// Iterations of warm-up: none for SGD with LARC up to 512 images a batch; else ten epochs, but no more than a tenth of
 /// the run.

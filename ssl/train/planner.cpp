@@ -2,13 +2,14 @@
 #include <saccade/core/autocast.h>
 #include <saccade/core/autograd.h>
 #include <saccade/core/layer.h>
-#include <saccade/ssl/plan.h>
+#include <saccade/ssl/train/planner.h>
 
 #include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <numeric>
 #include <optional>
+#include <set>
 #include <utility>
 
 namespace saccade::ssl {
@@ -115,18 +116,17 @@ int64_t status_kib(const char* field) {
 }  // namespace
 
 Planner::Planner(StepSpec spec, plan::TimeModel& time) : spec_(std::move(spec)), time_(time) {
+  if (!spec_.objective) fail("plan: a step needs something to train");
   if (spec_.batch < 1 || spec_.crops.empty()) fail("plan: a step needs at least one image and one crop");
-  // The dearest step: prototypes learn, the queue is full.
-  spec_.swav.queue_start_iteration = spec_.swav.freeze_prototypes_iterations = 0;
   measure();
 }
 
 void Planner::measure() {
   const DeviceScope meta(Device::meta);
   const AutocastScope precision(spec_.options.precision);
-  const SwAV model(nn::trunk(spec_.trunk), spec_.swav);
-  nn::Trunk& trunk = *model.trunk();
-  parameters_ = model.parameter_count();
+  const std::unique_ptr<Objective> objective = spec_.objective();
+  nn::Trunk& trunk = objective->trunk();
+  parameters_ = objective->parameter_count();
   Allocator& memory = allocator(Device::meta);
 
   Tensor x = Tensor::images(spec_.crops, spec_.channels);
@@ -161,9 +161,12 @@ void Planner::measure() {
   }
   // What follows the trunk is never recomputed; only the gradients it leaves matter to the rest.
   plan::ChainLayer tail{.name = "head"};
+  std::set<const void*> of_trunk;
+  for (const Tensor& p : trunk.parameters()) of_trunk.insert(p.impl());
   if (!spec_.options.fuse_optimizer)
-    for (const NamedTensor& p : model.named_parameters())
-      if (!p.name.starts_with("trunk.")) tail.gradient_bytes += static_cast<int64_t>(p.tensor.bytes() + 63) / 64 * 64;
+    for (const NamedTensor& p : objective->trained_parameters())
+      if (!of_trunk.contains(p.tensor.impl()))
+        tail.gradient_bytes += static_cast<int64_t>(p.tensor.bytes() + 63) / 64 * 64;
   tail.modes = {{.name = "eager"}};
   chain_.push_back(std::move(tail));
 }
@@ -183,9 +186,9 @@ Rehearsal Planner::rehearse(const std::vector<plan::Step>& steps, int64_t budget
 
   StepRecorder recorder(time_, before, result);
   try {
-    SwAV model(nn::trunk(spec_.trunk), spec_.swav);
-    model.trunk()->follow(steps);
-    const auto optimizer = spec_.recipe.build(model.named_parameters());
+    const std::unique_ptr<Objective> objective = spec_.objective();
+    objective->trunk().follow(steps);
+    const auto optimizer = spec_.recipe.build(objective->trained_parameters());
     std::optional<optim::LossScale> loss_scale;
     if (spec_.options.precision == DType::f16) loss_scale.emplace();
     optimizer->reserve();
@@ -202,7 +205,8 @@ Rehearsal Planner::rehearse(const std::vector<plan::Step>& steps, int64_t budget
         batch.images = buffers[batches.size() - 1];
         batch.indices.resize(static_cast<size_t>(spec_.batch));
       }
-      train_step(model, *optimizer, batches, step, 0.1f, spec_.options, loss_scale ? &*loss_scale : nullptr);
+      train_step(*objective, *optimizer, batches, {.iteration = step, .iterations = 2}, 0.1f, spec_.options,
+                 loss_scale ? &*loss_scale : nullptr);
     }
   } catch (const OutOfMemory&) {
     result.fits = false;

@@ -1,5 +1,5 @@
 #include <fmt/format.h>
-#include <saccade/ssl/report/progress.h>
+#include <saccade/ssl/report/progress_line.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -35,15 +35,15 @@ std::string duration_text(double seconds) {
   return fmt::format("{} d {:02} h", s / 86400, s / 3600 % 24);
 }
 
-Progress::Progress(std::FILE* to) : Progress(to, isatty(fileno(to)) != 0, width_of(to)) {}
-Progress::Progress(std::FILE* to, bool terminal, int width) : to_(to), terminal_(terminal), width_(width) {}
-Progress::~Progress() { finish(); }
+ProgressLine::ProgressLine(std::FILE* to) : ProgressLine(to, isatty(fileno(to)) != 0, width_of(to)) {}
+ProgressLine::ProgressLine(std::FILE* to, bool terminal, int width) : to_(to), terminal_(terminal), width_(width) {}
+ProgressLine::~ProgressLine() { finish(); }
 
-void Progress::step(const ProgressNumbers& numbers) {
+void ProgressLine::step(const ProgressNumbers& numbers) {
   step(numbers, std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count());
 }
 
-void Progress::step(const ProgressNumbers& numbers, double seconds) {
+void ProgressLine::step(const ProgressNumbers& numbers, double seconds) {
   if (started_ < 0) started_ = shown_ = seconds;
   if (last_ >= 0 && seconds > last_) {
     // Rates averaged over the last ten seconds or so; at the start, over what there is.
@@ -59,7 +59,7 @@ void Progress::step(const ProgressNumbers& numbers, double seconds) {
   show(line(numbers));
 }
 
-std::string Progress::line(const ProgressNumbers& n) const {
+std::string ProgressLine::line(const ProgressNumbers& n) const {
   const double part = n.total > 0 ? static_cast<double>(n.done) / static_cast<double>(n.total) : 0;
   std::string text;
   if (terminal_) {
@@ -80,7 +80,7 @@ std::string Progress::line(const ProgressNumbers& n) const {
   return text;
 }
 
-void Progress::show(const std::string& line) {
+void ProgressLine::show(const std::string& line) {
   last_line_ = line;
   if (terminal_) {
     // Cut to the width, or the terminal would wrap and \r no longer reach the line's start. \033[K clears the rest.
@@ -93,18 +93,18 @@ void Progress::show(const std::string& line) {
 
 /// A terminal that was closed, or a full disk behind a redirection, is no reason to lose a training: errors are passed
 /// over.
-void Progress::put(const std::string& text) {
+void ProgressLine::put(const std::string& text) {
   std::fputs(text.c_str(), to_);
   std::fflush(to_);
   std::clearerr(to_);
 }
 
-void Progress::say(std::string_view text) {
+void ProgressLine::say(std::string_view text) {
   put(fmt::format("{}{}\n", open_ ? "\r\033[K" : "", text));
   if (open_) show(last_line_);
 }
 
-void Progress::finish() {
+void ProgressLine::finish() {
   if (std::exchange(open_, false)) put("\n");
 }
 

@@ -2,9 +2,9 @@
 
 #include <saccade/core/batch_upload.h>
 #include <saccade/nn/optim/optimizer.h>
-#include <saccade/ssl/health.h>
-#include <saccade/ssl/swav.h>
-#include <saccade/ssl/train_step.h>
+#include <saccade/ssl/train/health.h>
+#include <saccade/ssl/train/objective.h>
+#include <saccade/ssl/train/step.h>
 
 #include <concepts>
 #include <cstdint>
@@ -111,7 +111,8 @@ struct FitResult {
 /// notice, and updates nothing.
 class Trainer {
  public:
-  Trainer(SwAV& model, const optim::Recipe& recipe, TrainerOptions options);
+  /// @param objective  must outlive the trainer
+  Trainer(Objective& objective, const optim::Recipe& recipe, TrainerOptions options);
 
   /// Reports to be told; the observer is copied.
   void observe(Observer observer) { observers_.push_back(std::move(observer)); }
@@ -125,22 +126,25 @@ class Trainer {
   /// checkpoint of all that was done before.
   FitResult fit(BatchSource source, const std::filesystem::path& folder = {});
 
+  /// How the metrics of its health monitor are judged and read.
+  std::vector<MetricGuide> metric_guides() const { return HealthMonitor(objective_.health(), {}).guides(); }
+
   /// The learning rate of an iteration of a run of that length.
   float learning_rate(int64_t iteration, int64_t iterations) const;
 
  private:
   StepOptions step_options() const;
   /// Tells the observers what the monitor sees; throws when the loss is not finite.
-  void look_at(int64_t iteration, float loss, const StepTensors& seen, const std::filesystem::path& folder);
+  void look_at(int64_t iteration, float loss, int64_t images, const std::filesystem::path& folder);
   void step(std::span<const Batch> batches, double waited_seconds, const std::filesystem::path& folder,
-            int64_t iteration, int64_t iterations);
+            const Progress& progress);
   void evaluate(int64_t iteration);
   void save(const BatchSource& source, const std::filesystem::path& folder, int64_t iteration,
             int64_t iterations) const;
   int64_t resume(const BatchSource& source, const std::filesystem::path& folder, int64_t& iterations);
   void notice(const std::string& sentence) const;
 
-  SwAV& model_;
+  Objective& objective_;
   TrainerOptions options_;
   std::unique_ptr<optim::Optimizer> optimizer_;
   BatchUpload upload_;

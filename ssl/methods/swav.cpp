@@ -2,7 +2,8 @@
 #include <saccade/core/autograd.h>
 #include <saccade/core/layer.h>
 #include <saccade/core/ops.h>
-#include <saccade/ssl/swav.h>
+#include <saccade/ssl/methods/defaults.h>
+#include <saccade/ssl/methods/swav.h>
 
 #include <algorithm>
 
@@ -30,6 +31,12 @@ Tensor first_images(const Batch& batch, int64_t images) {
   for (const Segment& segment : batch.images.segments())
     if (total_images(taken) < images) taken.push_back(segment);
   return batch.images.slice(0, total_rows(taken)).with_segments(taken);
+}
+
+/// From its first step on prototypes learn; a queue is taken for full where nothing can be looked at.
+SwAVOptions dearest(SwAVOptions options) {
+  options.queue_start_iteration = options.freeze_prototypes_iterations = 0;
+  return options;
 }
 
 }  // namespace
@@ -160,6 +167,114 @@ StepTensors SwAV::assign(std::span<const Batch> batches, int64_t iteration) {
   }
   const Tensor s = scores(z, iteration);
   return {all, options_.assigning, options_.assigning, z, s, assign_scores(z, s, all, iteration)};
+}
+
+void SwAV::begin(std::span<const Batch> batches, const Progress& progress) {
+  if (batches.size() > 1) seen_ = assign(batches, progress.iteration);
+}
+
+Tensor SwAV::loss(std::span<const Batch> batches, size_t which, const Progress& progress) {
+  const Batch& batch = batches[which];
+  if (batches.size() == 1) return loss(batch, progress.iteration, &seen_);
+  int64_t first = 0;
+  for (const Batch& before : batches.first(which)) first += before.size();
+  return loss(batch, seen_.assignments_of(first, first + batch.size()), progress.iteration);
+}
+
+std::vector<NamedTensor> SwAV::seen() const {
+  if (!seen_.embeddings.defined()) return {};
+  return {{"embeddings", seen_.embeddings}, {"scores", seen_.scores}, {"assignments", seen_.assignments}};
+}
+
+std::unique_ptr<HealthRules> SwAV::health() const {
+  return swav_health(options_, [this](int64_t iteration) { return queue_in_use(iteration); });
+}
+
+MakeObjective dearest_swav(std::string trunk, SwAVOptions options) {
+  return [trunk = std::move(trunk), options = dearest(options)] {
+    return std::make_unique<SwAV>(nn::trunk(trunk), options);
+  };
+}
+
+Method swav_method() {
+  const auto o = std::make_shared<SwAVOptions>();
+  const auto larc = [](const RunFacts& run) { return run.optimizer == "larc"; };
+  return {
+      .name = "swav",
+      .title = "SwAV",
+      .about = "crops of an image predict each other's assignment to prototypes (Caron et al. 2020)",
+      .settings =
+          {{.name = "prototypes",
+            .help = "About ten times the kinds of things you expect",
+            .value = &o->prototypes,
+            .range = Range::between(2, 1e9),
+            .otherwise = {"batch + queue, at most 3000",
+                          [o](const RunFacts& run) {
+                            return static_cast<double>(std::min<int64_t>(3000, run.images + o->queue_length));
+                          }},
+            .sizes = true},
+           {.name = "hidden",
+            .help = "Width of the projection head",
+            .value = &o->hidden,
+            .range = Range::between(1, 1e7),
+            .otherwise = {"the trunk's, at least 512",
+                          [](const RunFacts& run) {
+                            return static_cast<double>(std::max<int64_t>(512, run.features));
+                          }},
+            .sizes = true},
+           {.name = "hidden-layers",
+            .help = "Of the projection head; SEER: 2, with --head-bn false",
+            .value = &o->hidden_layers,
+            .range = Range::between(0, 100),
+            .sizes = true},
+           {.name = "dim", .help = "Of embeddings", .value = &o->dim, .range = Range::between(1, 1e7), .sizes = true},
+           {.name = "head-bn", .help = "Batch norm in the head", .value = &o->head_bn, .sizes = true},
+           {.name = "temperature", .help = "Of predictions", .value = &o->temperature, .range = Range::above_zero()},
+           {.name = "eps",
+            .help = "Softness of assignments: 0.03 when a run collapses",
+            .value = &o->eps,
+            .range = Range::above_zero()},
+           {.name = "sinkhorn",
+            .help = "Iterations of the assignment",
+            .value = &o->sinkhorn_iterations,
+            .range = Range::between(1, 1000)},
+           {.name = "queue",
+            .help = "Earlier embeddings that take part in assignments; a multiple of the batch",
+            .value = &o->queue_length,
+            .range = Range::at_least(0),
+            .sizes = true},
+           {.name = "queue-start",
+            .help = "Iteration",
+            .value = &o->queue_start_iteration,
+            .range = Range::at_least(0),
+            .otherwise = {"a tenth of the run",
+                          [](const RunFacts& run) { return static_cast<double>(run.iterations / 10); }}},
+           {.name = "freeze",
+            .help = "Iterations with fixed prototypes",
+            .value = &o->freeze_prototypes_iterations,
+            .range = Range::at_least(0),
+            .otherwise = {"1 epoch", [](const RunFacts& run) { return static_cast<double>(run.per_epoch); }}},
+           {.name = "hard",
+            .help = "Iterations with one-hot assignments",
+            .value = &o->hard_assignment_iterations,
+            .range = Range::at_least(0)}},
+      .lr = {"0.6 (adamw: 0.001) x batch/256",
+             [=](const RunFacts& run) {
+               return larc(run) ? default_larc_lr(run.images) : default_adamw_lr(run.images);
+             }},
+      .warmup = {"0 (adamw, or batch > 512: a tenth)",
+                 [=](const RunFacts& run) {
+                   return static_cast<double>(default_warmup(larc(run), run.images, run.per_epoch, run.iterations));
+                 }},
+      .misfit = [o](const RunFacts& run) -> std::optional<Method::Misfit> {
+        if (o->queue_length == 0 || o->queue_length >= run.images) return std::nullopt;
+        return Method::Misfit{"queue", fmt::format("0, or at least the {} images of an iteration", run.images)};
+      },
+      .summary = [o] { return fmt::format("{} prototypes", o->prototypes); },
+      .make = [o](std::shared_ptr<nn::Trunk> trunk, const MakeTrunk&,
+                  uint64_t seed) { return std::make_unique<SwAV>(std::move(trunk), *o, seed); },
+      .make_dearest = [o](std::shared_ptr<nn::Trunk> trunk,
+                          const MakeTrunk&) { return std::make_unique<SwAV>(std::move(trunk), dearest(*o)); }};
 }
 
 Tensor StepTensors::assignments_of(int64_t first, int64_t last) const {

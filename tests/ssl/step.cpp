@@ -6,7 +6,8 @@
 #include <saccade/kernels/error.h>
 #include <saccade/nn/layers.h>
 #include <saccade/nn/trunk.h>
-#include <saccade/ssl/train_step.h>
+#include <saccade/ssl/methods/swav.h>
+#include <saccade/ssl/train/step.h>
 #include <support/temporary_folder.h>
 
 #include <algorithm>
@@ -106,8 +107,8 @@ TEST(FusedStep, OfSwavGivesTheBitsOfTheSeparateOne) {
     const auto separate = recipe.build(one.named_parameters()), fused = recipe.build(two.named_parameters());
     for (int64_t i = 0; i < 5; ++i) {
       const std::vector<Batch> batch{tiny_batch(i)};
-      const auto a = train_step(one, *separate, batch, i, 0.1f, {}),
-                 b = train_step(two, *fused, batch, i, 0.1f, {.fuse_optimizer = true});
+      const auto a = train_step(one, *separate, batch, {.iteration = i}, 0.1f, {}),
+                 b = train_step(two, *fused, batch, {.iteration = i}, 0.1f, {.fuse_optimizer = true});
       EXPECT_EQ(a.loss, b.loss);
       EXPECT_EQ(bytes_of(one.named_tensors()), bytes_of(two.named_tensors())) << "step " << i;
       EXPECT_EQ(bytes_of(separate->state()), bytes_of(fused->state())) << "step " << i;
@@ -168,8 +169,8 @@ TEST(Accumulation, OfUnequalBatchesWeighsEachByItsImages) {
   SwAV whole(std::make_shared<PlainTrunk>(), options_with(false), 3),
       split(std::make_shared<PlainTrunk>(), options_with(false), 3);
   const auto one = optim::sgd().build(whole.named_parameters()), two = optim::sgd().build(split.named_parameters());
-  const auto a = train_step(whole, *one, {&batch, 1}, 0, 0.1f, {}),
-             b = train_step(split, *two, parts, 0, 0.1f, {.accumulate = 2});
+  const auto a = train_step(whole, *one, {&batch, 1}, {}, 0.1f, {}),
+             b = train_step(split, *two, parts, {}, 0.1f, {.accumulate = 2});
   EXPECT_NEAR(a.loss, b.loss, 1e-5);
   for (size_t p = 0; p < one->state().size(); ++p)
     EXPECT_LT(difference(two->state()[p].tensor, one->state()[p].tensor), 1e-5) << one->state()[p].name;
@@ -205,7 +206,7 @@ Peak peak_of(int64_t batch, const StepOptions& options, bool head_bn = true) {
   optim::LossScale scale;
   allocator(Device::meta).reset_peaks();
   const auto before = allocator(Device::meta).stats();
-  train_step(model, *optimizer, batches, 0, 0.1f, options, options.precision == DType::f16 ? &scale : nullptr);
+  train_step(model, *optimizer, batches, {}, 0.1f, options, options.precision == DType::f16 ? &scale : nullptr);
   const auto after = allocator(Device::meta).stats();
   EXPECT_EQ(after.total.live, before.total.live);
   return {after[Tag::activations].peak - before[Tag::activations].live, after[Tag::gradients].peak};
@@ -232,12 +233,12 @@ TEST(Precision, LossAndGradientsAreNearThoseOfF32) {
     const auto one = optim::sgd().build(exact.named_parameters()), two = optim::sgd().build(rounded.named_parameters());
     optim::LossScale scale;
     const std::vector<Batch> batch{tiny_batch(0)};
-    const auto a = train_step(exact, *one, batch, 0, 0.f, {});
-    const auto b = train_step(rounded, *two, batch, 0, 0.f, {.precision = half}, half == DType::f16 ? &scale : nullptr,
-                              [](float, const StepTensors& seen) {
-                                EXPECT_EQ(seen.embeddings.dtype(), DType::f32);
-                                EXPECT_EQ(seen.scores.dtype(), DType::f32);
-                                EXPECT_EQ(seen.assignments.dtype(), DType::f32);
+    const auto a = train_step(exact, *one, batch, {}, 0.f, {});
+    const auto b = train_step(rounded, *two, batch, {}, 0.f, {.precision = half}, half == DType::f16 ? &scale : nullptr,
+                              [&](float) {
+                                EXPECT_EQ(rounded.seen().size(), 3u);
+                                for (const NamedTensor& t : rounded.seen())
+                                  EXPECT_EQ(t.tensor.dtype(), DType::f32) << t.name;
                               });
     EXPECT_FALSE(b.skipped);
     const double epsilon = half == DType::bf16 ? 0x1p-8 : 0x1p-11;
@@ -270,7 +271,7 @@ TEST(LossScaling, AnOverflowUpdatesNothingAndHalvesTheScale) {
   optim::LossScale scale({.first = 0x1p40f});
   int64_t skipped = 0;
   std::string before = bytes_of(model.named_parameters());
-  while (train_step(model, *optimizer, batch, 0, 0.1f, {.precision = DType::f16}, &scale).skipped) {
+  while (train_step(model, *optimizer, batch, {}, 0.1f, {.precision = DType::f16}, &scale).skipped) {
     ++skipped;
     ASSERT_TRUE(optimizer->state().empty());
     ASSERT_EQ(scale.value(), std::ldexp(1.f, static_cast<int>(40 - skipped)));
@@ -285,7 +286,7 @@ TEST(Clipping, BoundsTheUpdate) {
   SwAV model(tiny_trunk(), tiny_options(), 3);
   const auto optimizer = optim::sgd().build(model.named_parameters());
   const std::vector<Batch> batch{tiny_batch(0)};
-  train_step(model, *optimizer, batch, 0, 0.1f, {.clip_norm = 0.01f});
+  train_step(model, *optimizer, batch, {}, 0.1f, {.clip_norm = 0.01f});
   double squares = 0;
   for (const NamedTensor& t : optimizer->state())
     for (const float m : t.tensor.data<float>()) squares += double{m} * double{m};

@@ -1,4 +1,4 @@
-#include <saccade/ssl/stop_signal.h>
+#include <saccade/ssl/train/stop_signal.h>
 
 #include <array>
 #include <csignal>

@@ -4,8 +4,8 @@
 #include <saccade/core/plan/chain.h>
 #include <saccade/core/plan/device_model.h>
 #include <saccade/nn/optim/optimizer.h>
-#include <saccade/ssl/swav.h>
-#include <saccade/ssl/train_step.h>
+#include <saccade/ssl/train/objective.h>
+#include <saccade/ssl/train/step.h>
 
 #include <array>
 #include <cstdint>
@@ -20,8 +20,8 @@ namespace saccade::ssl {
 
 /// All that decides what a training step costs.
 struct StepSpec {
-  std::string trunk = "y_400mf";  ///< as nn::trunk() takes it
-  SwAVOptions swav;
+  /// What is trained, such that each of its steps is the dearest there is: nothing is frozen, nothing still fills.
+  MakeObjective objective;
   Segments crops;        ///< of one batch: data::MultiCrop::segments(batch)
   int64_t batch = 0;     ///< images of one batch
   int64_t channels = 3;  ///< of the images
@@ -57,7 +57,7 @@ struct StepPlan {
   bool fits = false;         ///< in the budget it was made for
 };
 
-/// Plans the steps of one training. The model lives on the meta device: a billion parameters take no memory here.
+/// Plans the steps of one training. The objective lives on the meta device: a billion parameters take no memory here.
 class Planner {
  public:
   /// @param time  how long a kernel takes; must outlive the planner

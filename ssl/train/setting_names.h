@@ -1,6 +1,10 @@
 #pragma once
 
+#include <functional>
+#include <map>
+#include <optional>
 #include <string>
+#include <string_view>
 
 namespace saccade::ssl {
 
@@ -13,12 +17,15 @@ struct SettingNames {
   std::string accumulate = "TrainerOptions::accumulate";
   std::string precision = "TrainerOptions::precision";
   std::string crops = "MultiCrop::crops", jitter = "MultiCrop::jitter_p";
-  std::string prototypes = "SwAVOptions::prototypes", eps = "SwAVOptions::eps";
-  std::string queue = "SwAVOptions::queue_length", queue_start = "SwAVOptions::queue_start_iteration";
-  std::string freeze = "SwAVOptions::freeze_prototypes_iterations";
-  std::string hard = "SwAVOptions::hard_assignment_iterations";
-  std::string head_bn = "SwAVOptions::head_bn";
-  std::string unit_embeddings = "SwAVOptions::unit_embeddings";
+  /// The flags of a program for settings of the method, by the settings' names.
+  std::optional<std::map<std::string, std::string, std::less<>>> of_method = {};
+
+  /// What a setting of the method is called: the program's flag, empty if it has none; `field`, where no program spoke.
+  std::string of(std::string_view setting, std::string_view field) const {
+    if (!of_method) return std::string(field);
+    const auto flag = of_method->find(setting);
+    return flag == of_method->end() ? "" : flag->second;
+  }
 };
 
 }  // namespace saccade::ssl

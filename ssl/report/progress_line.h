@@ -17,15 +17,15 @@ struct ProgressNumbers {
 
 /// One line that says how far a run is: images/s and the time left, the loss, the last kNN accuracy. On a terminal the
 /// line is rewritten in place, a few times a second; elsewhere a plain line is written about every ten seconds.
-class Progress {
+class ProgressLine {
  public:
   /// @param to    where it goes; whether that is a terminal decides the style
-  explicit Progress(std::FILE* to = stdout);
-  Progress(std::FILE* to, bool terminal, int width = 100);
+  explicit ProgressLine(std::FILE* to = stdout);
+  ProgressLine(std::FILE* to, bool terminal, int width = 100);
   /// Ends the line.
-  ~Progress();
-  Progress(const Progress&) = delete;
-  Progress& operator=(const Progress&) = delete;
+  ~ProgressLine();
+  ProgressLine(const ProgressLine&) = delete;
+  ProgressLine& operator=(const ProgressLine&) = delete;
 
   /// @param seconds  a clock that only runs forward; the default is the system's
   void step(const ProgressNumbers& numbers, double seconds);

@@ -5,7 +5,8 @@
 #include <saccade/core/autocast.h>
 #include <saccade/core/random.h>
 #include <saccade/kernels/error.h>
-#include <saccade/ssl/plan.h>
+#include <saccade/ssl/methods/swav.h>
+#include <saccade/ssl/train/planner.h>
 
 #include <algorithm>
 #include <cstring>
@@ -19,8 +20,7 @@ constexpr const char* kTrunk = "y:d=5,w0=16,wa=10,wm=1.7,g=8";
 
 StepSpec small_step(DType precision = DType::f32, bool fused = false) {
   StepSpec spec;
-  spec.trunk = kTrunk;
-  spec.swav = {.prototypes = 20, .hidden = 24, .dim = 16};
+  spec.objective = dearest_swav(kTrunk, {.prototypes = 20, .hidden = 24, .dim = 16});
   spec.batch = 4;
   spec.crops = {{8, 48, 48}, {12, 24, 24}};
   spec.options = {.precision = precision, .fuse_optimizer = fused};
@@ -55,19 +55,19 @@ Real really(const StepSpec& spec, const std::vector<plan::Step>& steps, int64_t 
   memory.reset_peaks();
   const MemoryStats before = memory.stats();
   if (budget > 0) memory.set_budget(static_cast<size_t>(before.reserved + budget));
-  SwAV model(nn::trunk(spec.trunk), spec.swav);
-  model.trunk()->follow(steps);
-  const auto optimizer = spec.recipe.build(model.named_parameters());
+  const auto objective = spec.objective();
+  objective->trunk().follow(steps);
+  const auto optimizer = spec.recipe.build(objective->trained_parameters());
   std::optional<optim::LossScale> scale;
   if (spec.options.precision == DType::f16) scale.emplace();
   optimizer->reserve();
   std::vector<Batch> batches;
   for (int64_t i = 0; i < spec.options.accumulate; ++i) batches.push_back(images_of(spec));
   for (int step = 0; step < 2; ++step)
-    train_step(model, *optimizer, batches, step, 0.1f, spec.options, scale ? &*scale : nullptr);
+    train_step(*objective, *optimizer, batches, {.iteration = step}, 0.1f, spec.options, scale ? &*scale : nullptr);
   const MemoryStats after = memory.stats();
   memory.set_budget(0);
-  return {after.total.peak - before.total.live, after.peak_reserved - before.reserved, model.parameters()};
+  return {after.total.peak - before.total.live, after.peak_reserved - before.reserved, objective->parameters()};
 }
 
 /// A plan like any: runs within runs, both ways to keep.
@@ -91,7 +91,7 @@ TEST(Plan, NoPlanChangesABitOfWhatIsLearned) {
     const StepSpec spec = small_step(precision);
     const Real plain = really(spec, {});
     Philox random(11);
-    const size_t units = nn::trunk(spec.trunk)->unit_count();
+    const size_t units = nn::trunk(kTrunk)->unit_count();
     for (int i = 0; i < 12; ++i) {
       StepSpec either = spec;
       either.options.fuse_optimizer = i % 2 == 1 && precision != DType::f16;

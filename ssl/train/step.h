@@ -3,7 +3,7 @@
 #include <saccade/core/batch.h>
 #include <saccade/nn/optim/loss_scale.h>
 #include <saccade/nn/optim/optimizer.h>
-#include <saccade/ssl/swav.h>
+#include <saccade/ssl/train/objective.h>
 
 #include <cstdint>
 #include <functional>
@@ -15,7 +15,7 @@ namespace saccade::ssl {
 struct StepOptions {
   DType precision = DType::f32;  ///< f32, bf16 or f16 (see AutocastScope); f16 needs a loss scale
   bool fuse_optimizer = false;   ///< updates within backward (see Optimizer::backward_and_step)
-  int64_t accumulate = 1;        ///< batches a step, assigned together (see SwAV::assign)
+  int64_t accumulate = 1;        ///< batches a step, taken together (see Objective::begin)
   float clip_norm = 0.f;         ///< gradients are scaled down to that norm of all together; 0: not
 };
 
@@ -29,15 +29,16 @@ struct StepResult {
   bool skipped = false;  ///< a gradient overflowed (f16): nothing was updated
 };
 
-/// Called with the loss and what was computed on the way, once a step, before its last backward; at once when the loss
-/// of a batch is not finite. It may throw: what was not updated by then is not.
-using StepWatch = std::function<void(float loss, const StepTensors& seen)>;
+/// Called with the loss once a step, before its last backward, while Objective::seen() holds what was computed on the
+/// way; at once when the loss of a batch is not finite. It may throw: what was not updated by then is not.
+using StepWatch = std::function<void(float loss)>;
 
-/// One training step of SwAV on `options.accumulate` batches: loss, backward and update. Gradients are undefined before
-/// and after it. Runs on the meta device as well, with the same allocations.
+/// One training step on `options.accumulate` batches: loss, backward and update, as Objective tells. Gradients are
+/// undefined before and after it. Runs on the meta device as well, with the same allocations.
+/// @param optimizer   of Objective::trained_parameters()
 /// @param loss_scale  needed for f16, else null
-StepResult train_step(SwAV& model, optim::Optimizer& optimizer, std::span<const Batch> batches, int64_t iteration,
-                      float lr, const StepOptions& options, optim::LossScale* loss_scale = nullptr,
-                      const StepWatch& watch = {});
+StepResult train_step(Objective& objective, optim::Optimizer& optimizer, std::span<const Batch> batches,
+                      const Progress& progress, float lr, const StepOptions& options,
+                      optim::LossScale* loss_scale = nullptr, const StepWatch& watch = {});
 
 }  // namespace saccade::ssl

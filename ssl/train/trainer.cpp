@@ -4,10 +4,11 @@
 #include <saccade/core/io/safetensors.h>
 #include <saccade/core/layer.h>
 #include <saccade/nn/schedule.h>
-#include <saccade/ssl/stop_signal.h>
-#include <saccade/ssl/trainer.h>
+#include <saccade/ssl/train/stop_signal.h>
+#include <saccade/ssl/train/trainer.h>
 
 #include <algorithm>
+#include <cctype>
 #include <chrono>
 #include <cmath>
 #include <map>
@@ -20,17 +21,26 @@ namespace {
 /// A loss scaled by less is scaled for no reason of size: some gradient is infinite whatever the scale.
 constexpr float kLeastLossScale = 1.f / 1024;
 
+/// The names of tensors at the beginning of a sentence: "Embeddings, scores and assignments".
+std::string in_words(const std::vector<NamedTensor>& tensors) {
+  std::string words;
+  for (size_t i = 0; i < tensors.size(); ++i)
+    words += (i == 0 ? "" : i + 1 < tensors.size() ? ", " : " and ") + tensors[i].name;
+  words[0] = static_cast<char>(std::toupper(static_cast<unsigned char>(words[0])));
+  return words;
+}
+
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 }  // namespace
 
-Trainer::Trainer(SwAV& model, const optim::Recipe& recipe, TrainerOptions options)
-    : model_(model),
+Trainer::Trainer(Objective& objective, const optim::Recipe& recipe, TrainerOptions options)
+    : objective_(objective),
       options_(std::move(options)),
-      optimizer_(recipe.build(model.named_parameters())),
-      upload_(model.device()) {
+      optimizer_(recipe.build(objective.trained_parameters())),
+      upload_(objective.device()) {
   if (options_.epochs < 1 && options_.iterations < 1) fail("Trainer: neither epochs nor iterations to train for");
   check(step_options());
   if (options_.precision == DType::f16) loss_scale_.emplace(options_.loss_scale);
@@ -70,11 +80,11 @@ FitResult Trainer::fit(BatchSource source, const std::filesystem::path& folder) 
   if (options_.monitor) {
     HealthOptions health = options_.health;
     health.iterations_per_epoch = per_epoch;
-    monitor_ = std::make_unique<HealthMonitor>(model_.options(), health);
+    monitor_ = std::make_unique<HealthMonitor>(objective_.health(), health);
   }
   const int64_t first = resume(source, folder, iterations);
   source.seek(first * accumulate);
-  model_.train();
+  objective_.train();
   int64_t saved = first;
   for (int64_t iteration = first; iteration < iterations; ++iteration) {
     if (StopSignal::requested()) {
@@ -94,7 +104,8 @@ FitResult Trainer::fit(BatchSource source, const std::filesystem::path& folder) 
       if (iteration > saved) save(source, folder, iteration, iterations);
       throw;
     }
-    step(batches, seconds_since(start), folder, iteration, iterations);
+    step(batches, seconds_since(start), folder,
+         {.iteration = iteration, .iterations = iterations, .per_epoch = per_epoch});
     const int64_t done = iteration + 1;
     if (options_.evaluate_every > 0 && done % options_.evaluate_every == 0 && done < iterations) evaluate(done);
     if (done % checkpoint_every == 0 || done == iterations) {
@@ -106,12 +117,12 @@ FitResult Trainer::fit(BatchSource source, const std::filesystem::path& folder) 
   return {.iterations = iterations, .interrupted = false};
 }
 
-void Trainer::look_at(int64_t iteration, float loss, const StepTensors& step, const std::filesystem::path& folder) {
+void Trainer::look_at(int64_t iteration, float loss, int64_t images, const std::filesystem::path& folder) {
   if ((!monitor_ || !monitor_->due(iteration)) && std::isfinite(loss)) return;
-  StepTensors seen = step;
-  for (Tensor* t : {&seen.embeddings, &seen.scores, &seen.assignments}) *t = t->to(Device::cpu);
+  std::vector<NamedTensor> seen = objective_.seen();
+  for (NamedTensor& t : seen) t.tensor = t.tensor.to(Device::cpu);
   std::vector<HealthMessage> messages;
-  if (monitor_) messages = monitor_->observe(iteration, loss, seen, model_.queue_in_use(iteration));
+  if (monitor_) messages = monitor_->observe(iteration, loss, images, seen);
   for (const Observer& o : observers_) {
     if (o.on_health && monitor_) o.on_health(monitor_->last());
     if (o.on_message)
@@ -119,12 +130,10 @@ void Trainer::look_at(int64_t iteration, float loss, const StepTensors& step, co
   }
   if (std::isfinite(loss)) return;
   std::string where;
-  if (!folder.empty()) {
+  if (!folder.empty() && !seen.empty()) {
     const auto path = folder / "not-finite.safetensors";
-    io::save_safetensors(
-        path, std::vector<NamedTensor>{
-                  {"embeddings", seen.embeddings}, {"scores", seen.scores}, {"assignments", seen.assignments}});
-    where = fmt::format(" Embeddings, scores and assignments of that batch are in {}.", path.string());
+    io::save_safetensors(path, seen, {{"iteration", std::to_string(iteration)}});
+    where = fmt::format(" {} of that batch are in {}.", in_words(seen), path.string());
   }
   const SettingNames& names = options_.health.names;
   fail(fmt::format("the loss is {} at iteration {}: training has diverged{}. Halve the learning rate ({}).{}", loss,
@@ -136,14 +145,15 @@ void Trainer::look_at(int64_t iteration, float loss, const StepTensors& step, co
 }
 
 void Trainer::step(std::span<const Batch> batches, double waited_seconds, const std::filesystem::path& folder,
-                   int64_t iteration, int64_t iterations) {
+                   const Progress& progress) {
+  const int64_t iteration = progress.iteration, iterations = progress.iterations;
   const auto start = std::chrono::steady_clock::now();
   int64_t images = 0;
   for (const Batch& batch : batches) images += batch.size();
   const float lr = learning_rate(iteration, iterations);
   const StepResult result =
-      train_step(model_, *optimizer_, batches, iteration, lr, step_options(), loss_scale_ ? &*loss_scale_ : nullptr,
-                 [&](float loss, const StepTensors& seen) { look_at(iteration, loss, seen, folder); });
+      train_step(objective_, *optimizer_, batches, progress, lr, step_options(), loss_scale_ ? &*loss_scale_ : nullptr,
+                 [&](float loss) { look_at(progress.iteration, loss, images, folder); });
   if (result.skipped) {
     notice(fmt::format("A gradient overflowed at iteration {}: nothing was updated, and the loss scale is now {:g}.",
                        iteration, loss_scale_->value()));
@@ -169,7 +179,7 @@ void Trainer::step(std::span<const Batch> batches, double waited_seconds, const 
 void Trainer::evaluate(int64_t iteration) {
   if (!options_.evaluate) return;
   const auto numbers = options_.evaluate(iteration);
-  model_.train();
+  objective_.train();
   for (const Observer& o : observers_)
     if (o.on_evaluation) o.on_evaluation(iteration, numbers);
 }
@@ -186,7 +196,7 @@ void Trainer::save(const BatchSource& source, const std::filesystem::path& folde
   const auto take = [&](const char* part, const std::vector<NamedTensor>& from) {
     for (const NamedTensor& t : from) tensors.push_back({part + t.name, t.tensor});
   };
-  take("model.", model_.named_tensors());
+  take("model.", objective_.named_tensors());
   take("optimizer.", optimizer_->state());
   nlohmann::json state = {{"iteration", iteration}, {"iterations", iterations}, {"accumulate", options_.accumulate}};
   if (source.state) state["source"] = source.state();
@@ -228,7 +238,7 @@ int64_t Trainer::resume(const BatchSource& source, const std::filesystem::path& 
     const size_t dot = t.name.find('.');
     parts[t.name.substr(0, dot)].push_back({t.name.substr(dot + 1), t.tensor});
   }
-  const std::vector<NamedTensor> own = model_.named_tensors();
+  const std::vector<NamedTensor> own = objective_.named_tensors();
   std::map<std::string, Tensor> given;
   for (const NamedTensor& t : parts["model"]) given[t.name] = t.tensor;
   for (const NamedTensor& t : own)

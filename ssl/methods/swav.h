@@ -3,10 +3,14 @@
 #include <saccade/core/batch.h>
 #include <saccade/nn/heads.h>
 #include <saccade/nn/trunk.h>
+#include <saccade/ssl/methods/method.h>
+#include <saccade/ssl/train/objective.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 namespace saccade::ssl {
@@ -50,7 +54,8 @@ struct StepTensors {
 /// SwAV around a trunk: the trunk's pooled features, a projection head, prototypes, and queues (buffers "queue0",
 /// "queue1"). As a module it maps images to unit-length embeddings, f32 whatever the precision of the network.
 ///
-/// An iteration is loss(). One whose batch is too large for the memory's activations is made of several batches:
+/// A training takes it as an Objective. By hand an iteration is loss(batch, iteration). One whose batch is too large
+/// for the memory's activations is made of several batches:
 ///
 ///     const StepTensors whole = model.assign(batches, iteration);
 ///     for each batch, its images being [first, last) of all:
@@ -58,7 +63,7 @@ struct StepTensors {
 ///
 /// Gradients then add up to those of one batch of all these images: assignments are of all of them together, and the
 /// loss is a mean over images. Where batch norm is in the way they do not: its statistics are those of each batch.
-class SwAV : public nn::Module {
+class SwAV : public Objective {
  public:
   /// @param trunk  images -> pooled features; kept as child "trunk"
   SwAV(std::shared_ptr<nn::Trunk> trunk, SwAVOptions options, uint64_t seed = 0);
@@ -84,8 +89,23 @@ class SwAV : public nn::Module {
   bool queue_in_use(int64_t iteration) const;
 
   const SwAVOptions& options() const { return options_; }
-  const std::shared_ptr<nn::Trunk>& trunk() const { return trunk_; }
   const Tensor& prototypes() const { return prototypes_->weight; }  ///< (K, dim)
+
+  /// @name As an objective
+  /// @{
+  nn::Trunk& trunk() override { return *trunk_; }
+  /// assign(), where there are several batches.
+  void begin(std::span<const Batch> batches, const Progress& progress) override;
+  Tensor loss(std::span<const Batch> batches, size_t which, const Progress& progress) override;
+  /// StepTensors: embeddings, scores, assignments.
+  std::vector<NamedTensor> seen() const override;
+  void release() override { seen_ = {}; }
+  std::unique_ptr<HealthRules> health() const override;
+  /// The projection head if all of it is there and fits, with the head the prototypes, which are points of its space,
+  /// and with them a checkpoint's queues.
+  std::vector<StartingPart> parts_from(const Weights& weights, const std::string& trunk_prefix) override;
+  Tensor landmarks() const override { return prototypes(); }
+  /// @}
 
  protected:
   /// images -> (N, dim)
@@ -104,6 +124,19 @@ class SwAV : public nn::Module {
   std::shared_ptr<nn::ProjectionHead> head_;
   std::shared_ptr<nn::Prototypes> prototypes_;
   std::vector<Tensor> queues_;  ///< (queue_length, dim) each, newest rows first
+  StepTensors seen_;            ///< of this iteration
 };
+
+/// Makes a SwAV as a planner wants it: with the dearest step there is, in which prototypes learn and the queue is full.
+/// @param trunk  as nn::trunk() takes it
+MakeObjective dearest_swav(std::string trunk, SwAVOptions options);
+
+/// The row of the table of methods.
+Method swav_method();
+
+/// What the health monitor knows of SwAV: assignments, prototypes, queue.
+/// @param queue_in_use  as SwAV::queue_in_use(iteration)
+std::unique_ptr<HealthRules> swav_health(const SwAVOptions& options,
+                                         std::function<bool(int64_t iteration)> queue_in_use = {});
 
 }  // namespace saccade::ssl
