@@ -96,7 +96,7 @@ struct Values {
       : data(::operator new(n* size_of(dtype) + 64, std::align_val_t(64))) {
     std::vector<float> values(n);
     for (size_t i = 0; i < n; ++i) values[i] = static_cast<float>(i * 2654435761u % 1000) * 0.002f - 1.f;
-    backend(Device::cpu).cast(DType::f32, dtype, static_cast<int64_t>(n), values.data(), data);
+    backend(Device::cpu).run(Cast{DType::f32, dtype, static_cast<int64_t>(n), values.data(), data});
   }
   ~Values() { ::operator delete(data, std::align_val_t(64)); }
   Values(const Values&) = delete;
@@ -131,8 +131,8 @@ void run_product(benchmark::State& state, const MatMul& s) {
   const Values a(static_cast<size_t>(s.m * s.k), s.dtype), b(static_cast<size_t>(s.k * s.n), s.dtype),
       c(static_cast<size_t>(s.m * s.n), s.out_dtype);
   Backend& backend = kernels::backend(Device::cpu);
-  const Values workspace(backend.matmul_workspace(s) / sizeof(float) + 1);
-  for (auto _ : state) backend.matmul(s, a.data, b.data, nullptr, c.data, workspace.data);
+  const Values workspace(backend.workspace(MatrixProduct{s}) / sizeof(float) + 1);
+  for (auto _ : state) backend.run(MatrixProduct{s, a.data, b.data, nullptr, c.data, workspace.data});
   report(state, s.flops());
 }
 

@@ -6,7 +6,7 @@
 // are what docs/cuda.md calls the least a call can move, which counts twice what must be read twice, and 100 % is a
 // copy.
 #include <benchmark/benchmark.h>
-#include <saccade/core/tensor.h>
+#include <saccade/core/compute.h>
 #include <saccade/kernels/cuda_device.h>
 #include <saccade/kernels/error.h>
 
@@ -40,7 +40,7 @@ class Operand {
     size_t filled = std::min<size_t>(bytes, 4 << 20);
     backend(device).from_host(filled, pattern.as<void>(), data_);
     for (; filled < bytes; filled = std::min(bytes, 2 * filled))
-      backend(device).copy(std::min(filled, bytes - filled), data_, static_cast<uint8_t*>(data_) + filled);
+      backend(device).run(Copy{std::min(filled, bytes - filled), data_, static_cast<uint8_t*>(data_) + filled});
   }
   template <class T>
   T* as() const {
@@ -70,7 +70,7 @@ double copy_bytes() {
     double best = 0;
     for (int i = 0; i < 10; ++i)
       best = std::max(best, 2. * bytes / seconds_of(backend(device), 5, [&](Backend& b) {
-                              b.copy(bytes, x.as<void>(), y.as<void>());
+                              b.run(Copy{bytes, x.as<void>(), y.as<void>()});
                             }));
     return best;
   }();
@@ -141,19 +141,26 @@ void register_batch_norm(const Map& s, DType dtype) {
           [=](benchmark::State& state) {
             const size_t bytes = static_cast<size_t>(s.elements()) * size_of(dtype);
             const Operand x(bytes), y(bytes), dy(bytes), r(bytes), statistics(static_cast<size_t>(s.channels) * 40);
-            const Operand workspace(backend(device).batch_norm_workspace(spec, s.segments));
+            const Operand workspace(backend(device).workspace(BatchNormMoments{spec, s.segments}));
             float* f = statistics.as<float>();
             const auto at = [&](int i) { return f + i * s.channels; };
             const auto once_more = static_cast<double>(bytes);  // x; backward: x, dy, and y where that has the mask
             const double again = once_more * (!backward ? 1 : residual ? 3 : 2);
             const auto call = [&](Backend& b) {
               if (!backward) {
-                b.batch_norm_forward(spec, s.segments, x.as<void>(), residual ? r.as<void>() : nullptr, at(0), at(1),
-                                     at(2), at(4), at(6), at(7), y.as<void>(), workspace.as<void>());
+                const BatchNormMoments moments{spec, s.segments, x.as<void>(), at(2), workspace.as<void>()};
+                b.run(moments);
+                b.run(BatchNormMerge{spec, s.segments, 1, at(2), moments.squares(), at(2), at(4), at(6), at(7)});
+                b.run(BatchNormApply{spec, s.segments, x.as<void>(), residual ? r.as<void>() : nullptr, at(0), at(1),
+                                     at(2), at(4), y.as<void>()});
               } else {
-                b.batch_norm_backward(spec, s.segments, x.as<void>(), residual ? y.as<void>() : nullptr, dy.as<void>(),
-                                      at(0), at(1), at(2), at(4), dy.as<void>(), residual ? r.as<void>() : nullptr,
-                                      at(8), at(9), workspace.as<void>());
+                const void* mask = residual ? y.as<void>() : nullptr;
+                const BatchNormBackwardSums sums{spec,          s.segments, x.as<void>(), mask,
+                                                 dy.as<void>(), at(0),      at(1),        at(2),
+                                                 at(4),         at(8),      at(9),        workspace.as<void>()};
+                b.run(sums);
+                b.run(BatchNormBackwardMap{spec, s.segments, x.as<void>(), mask, dy.as<void>(), at(0), at(1), at(2),
+                                           at(4), sums.factors(), dy.as<void>(), residual ? r.as<void>() : nullptr});
               }
             };
             measure(state, call, again);
@@ -176,28 +183,31 @@ void register_maps(const Map& s, DType dtype) {
     });
   };
   with_maps("global_avg_pool_forward", [=](Backend& b, void* x, void*, void*, void* pooled, void*) {
-    b.global_avg_pool_forward(s.segments, s.channels, dtype, x, pooled);
+    b.run(GlobalAvgPool{s.segments, s.channels, dtype, x, pooled});
   });
   with_maps("global_avg_pool_backward", [=](Backend& b, void* x, void*, void*, void* pooled, void*) {
-    b.global_avg_pool_backward(s.segments, s.channels, dtype, pooled, x);
+    b.run(GlobalAvgPoolGradient{s.segments, s.channels, dtype, pooled, x});
   });
   with_maps("channel_scale_forward", [=](Backend& b, void* x, void* y, void*, void*, void* scale) {
-    b.channel_scale_forward(s.segments, s.channels, dtype, x, scale, y);
+    b.run(ChannelScale{s.segments, s.channels, dtype, x, scale, y});
   });
   with_maps("channel_scale_backward_scale", [=](Backend& b, void* x, void*, void* dy, void* pooled, void*) {
-    b.channel_scale_backward_scale(s.segments, s.channels, dtype, x, dy, pooled);
+    b.run(ChannelScaleFactorGradient{s.segments, s.channels, dtype, x, dy, pooled});
   });
   with_maps("channel_scale_backward_input", [=](Backend& b, void*, void*, void* dy, void* pooled, void* scale) {
-    b.channel_scale_backward_input(s.segments, s.channels, dtype, dy, scale, pooled, dy);
+    b.run(ChannelScaleInputGradient{s.segments, s.channels, dtype, dy, scale, pooled, dy});
   });
-  with_maps("add", [=](Backend& b, void* x, void* y, void* dy, void*, void*) { b.add(dtype, s.elements(), x, y, dy); });
-  with_maps("relu_forward",
-            [=](Backend& b, void* x, void* y, void*, void*, void*) { b.relu_forward(dtype, s.elements(), x, y); });
+  with_maps("add", [=](Backend& b, void* x, void* y, void* dy, void*, void*) {
+    b.run(Combine{Binary::add, dtype, s.elements(), x, y, dy});
+  });
+  with_maps("relu_forward", [=](Backend& b, void* x, void* y, void*, void*, void*) {
+    b.run(Map{Unary::relu, dtype, s.elements(), x, y});
+  });
   with_maps("relu_backward", [=](Backend& b, void* x, void* y, void* dy, void*, void*) {
-    b.relu_backward(dtype, s.elements(), y, dy, x);
+    b.run(MapGradient{Unary::relu, dtype, s.elements(), y, dy, x});
   });
   with_maps("column_sum", [=](Backend& b, void* x, void*, void*, void* pooled, void*) {
-    b.column_sum(dtype, total_rows(s.segments), s.channels, x, static_cast<float*>(pooled));
+    compute(b.device(), ColumnSum{dtype, total_rows(s.segments), s.channels, x, static_cast<float*>(pooled)});
   });
 }
 
@@ -208,8 +218,8 @@ void register_max_pool() {
     add(backward ? "max_pool_backward/resnet" : "max_pool_forward/resnet", [=](benchmark::State& state) {
       const Operand x(total_rows(in) * 64 * 4), y(total_rows(in) * 64), argmax(total_rows(in) * 16);
       measure(state, [&](Backend& b) {
-        backward ? b.max_pool_backward(window, in, y.as<void>(), argmax.as<uint8_t>(), x.as<void>())
-                 : b.max_pool_forward(window, in, x.as<void>(), y.as<void>(), argmax.as<uint8_t>());
+        backward ? b.run(MaxPoolGradient{window, in, y.as<void>(), argmax.as<uint8_t>(), x.as<void>()})
+                 : b.run(MaxPool{window, in, x.as<void>(), y.as<void>(), argmax.as<uint8_t>()});
       });
     });
   }
@@ -225,17 +235,21 @@ void register_assignment() {
     const Sinkhorn sinkhorn{p.batch + p.queue, p.prototypes, 0.05f, 3};
     add(std::string("sinkhorn_potentials/") + p.name, [=](benchmark::State& state) {
       const Operand scores(sinkhorn.rows * p.prototypes * 4), potentials(p.prototypes * 4);
-      const Operand workspace(backend(device).sinkhorn_workspace(sinkhorn));
+      const Operand workspace(backend(device).workspace(SinkhornRows{sinkhorn}));
       const double again = 4. * (sinkhorn.iterations - 1) * static_cast<double>(sinkhorn.rows * p.prototypes);
       const auto call = [&](Backend& b) {
-        b.sinkhorn_potentials(sinkhorn, scores.as<float>(), potentials.as<float>(), workspace.as<void>());
+        for (int i = 0; i < sinkhorn.iterations; ++i) {
+          b.run(SinkhornRows{sinkhorn, i, scores.as<float>(), potentials.as<float>(), workspace.as<void>()});
+          b.run(
+              SinkhornColumns{sinkhorn, i, scores.as<float>(), potentials.as<float>(), nullptr, workspace.as<void>()});
+        }
       };
       measure(state, call, again);
     });
     add(std::string("sinkhorn_assign/") + p.name, [=](benchmark::State& state) {
       const Operand scores(p.batch * p.prototypes * 4), potentials(p.prototypes * 4), q(p.batch * p.prototypes * 4);
       measure(state, [&](Backend& b) {
-        b.sinkhorn_assign({p.batch, p.prototypes}, scores.as<float>(), potentials.as<float>(), q.as<float>());
+        b.run(SinkhornAssign{{p.batch, p.prototypes}, scores.as<float>(), potentials.as<float>(), q.as<float>()});
       });
     });
     add(std::string("swapped_prediction/") + p.name, [=](benchmark::State& state) {
@@ -244,8 +258,11 @@ void register_assignment() {
       // Both assignments of an image are read by all its crops but one.
       const double again = 4. * static_cast<double>(2 * (p.crops - 2) * p.batch * p.prototypes);
       const auto call = [&](Backend& b) {
-        b.swapped_prediction({p.batch, p.crops, 2, p.prototypes}, scores.as<float>(), q.as<float>(), loss.as<float>(),
-                             gradient.as<float>());
+        compute(b.device(), SwappedPredictionLoss{{p.batch, p.crops, 2, p.prototypes},
+                                                  scores.as<float>(),
+                                                  q.as<float>(),
+                                                  loss.as<float>(),
+                                                  gradient.as<float>()});
       };
       measure(state, call, again);
     });
@@ -253,7 +270,7 @@ void register_assignment() {
   add("l2_normalize_forward/1024x128", [=](benchmark::State& state) {
     const Operand x(1024 * 128 * 4), y(1024 * 128 * 4), norm(1024 * 4);
     measure(state, [&](Backend& b) {
-      b.l2_normalize_forward(DType::f32, 1024, 128, 1e-12f, x.as<void>(), y.as<void>(), norm.as<float>());
+      b.run(L2Normalize{DType::f32, 1024, 128, 1e-12f, x.as<void>(), y.as<void>(), norm.as<float>()});
     });
   });
   add("cross_entropy/256x1000", [=](benchmark::State& state) {
@@ -261,7 +278,8 @@ void register_assignment() {
     const std::vector<int32_t> sevens(256, 7);
     backend(device).from_host(256 * 4, sevens.data(), labels.as<void>());
     measure(state, [&](Backend& b) {
-      b.cross_entropy(256, 1000, x.as<float>(), labels.as<int32_t>(), loss.as<float>(), dx.as<float>());
+      compute(b.device(),
+              CrossEntropy{256, 1000, x.as<float>(), labels.as<int32_t>(), loss.as<float>(), dx.as<float>()});
     });
   });
 }
@@ -278,10 +296,11 @@ void register_optimizers(const char* name, int64_t parameters) {
             {p.as<float>() + begin, g.as<float>() + begin, m.as<float>() + begin, v.as<float>() + begin, n});
         begin += n;
       }
-      backend(device).fill(DType::f32, parameters, 1.f, v.as<void>());
+      backend(device).run(Fill{DType::f32, parameters, 1.f, v.as<void>()});
       const bool larc = kind[0] == 'l';
       const auto call = [&](Backend& b) {
-        larc ? b.sgd({.lr = 1e-6f, .weight_decay = 1e-6f, .trust = 1e-3f}, slots) : b.adamw({.lr = 1e-6f}, slots);
+        larc ? compute(b.device(), SgdUpdate{{.lr = 1e-6f, .weight_decay = 1e-6f, .trust = 1e-3f}, slots})
+             : b.run(AdamWUpdate{{.lr = 1e-6f}, slots});
       };
       measure(state, call, larc ? 8. * static_cast<double>(parameters) : 0);  // norms of weights and gradients first
     });

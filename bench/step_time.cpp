@@ -65,9 +65,8 @@ int run() {
     worst = std::max(worst, std::abs(foretold / real - 1));
     fmt::print("{}, batch {}, {}: {:.1f} ms foretold, {:.1f} ms measured ({:.1f} at best): {:+.1f} %\n ", r.c.model,
                r.c.batch, name_of(r.c.precision), foretold, real, r.ms.front(), 100 * (foretold / real - 1));
-    for (size_t k = 0; k < kernels::kCallKinds; ++k)
-      if (const double ms = 1e3 * r.clock.seconds(static_cast<kernels::CallKind>(k)); ms > foretold / 200)
-        fmt::print(" {} {:.1f}", name_of(static_cast<kernels::CallKind>(k)), ms);
+    for (const auto& [name, seconds] : r.clock.by_name())
+      if (1e3 * seconds > foretold / 200) fmt::print(" {} {:.1f}", name, 1e3 * seconds);
     fmt::print("\n");
   }
   fmt::print("worst: {:.1f} %\n", 100 * worst);

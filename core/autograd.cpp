@@ -1,7 +1,7 @@
 #include <fmt/format.h>
 #include <saccade/core/autograd.h>
+#include <saccade/core/compute.h>
 #include <saccade/core/layer.h>
-#include <saccade/kernels/backend.h>
 
 #include <algorithm>
 #include <atomic>
@@ -81,7 +81,7 @@ std::atomic<uint64_t> next_sequence{0};
 
 Tensor sum_of(Tensor a, const Tensor& b) {
   Tensor y = a.owns_memory_alone() ? a : Tensor::empty_like(a);
-  kernels::backend(y.device()).add(y.dtype(), y.numel(), a.raw(), b.raw(), y.raw());
+  compute(y.device(), kernels::Combine{kernels::Binary::add, y.dtype(), y.numel(), a.raw(), b.raw(), y.raw()});
   return y;
 }
 

@@ -1,6 +1,6 @@
 #include <saccade/core/batch_upload.h>
+#include <saccade/core/compute.h>
 #include <saccade/core/layer.h>
-#include <saccade/kernels/backend.h>
 #include <saccade/kernels/cuda_device.h>
 
 #include <algorithm>
@@ -52,8 +52,8 @@ Tensor BatchUpload::numbers_of(const Tensor& bytes, const kernels::PixelScale& s
     free = numbers_.insert(free, Tensor::empty({bytes.numel()}, numbers_dtype_));
   }
   const Tensor numbers = free->viewed_as(bytes.shape(), numbers_dtype_, bytes.segments());
-  kernels::backend(device_).crops_to_batch(bytes.segments(), channels, static_cast<const uint8_t*>(bytes.raw()), scale,
-                                           numbers_dtype_, numbers.raw());
+  compute(device_, kernels::CropsToBatch{bytes.segments(), channels, static_cast<const uint8_t*>(bytes.raw()), scale,
+                                         numbers_dtype_, numbers.raw()});
   return numbers;
 }
 

@@ -51,6 +51,8 @@ Tensor max_pool2d(const Tensor& x, Pool2dOptions options);
 
 Tensor relu(const Tensor& x);
 Tensor sigmoid(const Tensor& x);
+/// x times the share of a normal distribution below x (Hendrycks & Gimpel 2016).
+Tensor gelu(const Tensor& x);
 Tensor add(const Tensor& a, const Tensor& b);
 Tensor scale(const Tensor& x, float factor);
 /// To another floating-point dtype; the gradient comes back in x's.
@@ -58,6 +60,9 @@ Tensor cast(const Tensor& x, DType dtype);
 
 /// Rows divided by max(|row|, eps). x (rows, C).
 Tensor l2_normalize(const Tensor& x, float eps = 1e-12f);
+
+/// (rows, C) -> (rows), f32: ln of the sum of e^x over each row.
+Tensor logsumexp(const Tensor& x);
 
 /// Sinkhorn-Knopp assignment of f32 scores (rows, K) to prototypes: q (rows, K), each row summing to 1. Not recorded:
 /// assignments are targets. See kernels/assignment.h for the equations.

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <saccade/core/autograd.h>
+#include <saccade/core/compute.h>
 #include <saccade/core/layer.h>
 #include <saccade/core/tensor.h>
 #include <saccade/kernels/backend.h>
@@ -80,7 +81,7 @@ Tensor Tensor::zeros(Shape shape, DType dtype) { return full(std::move(shape), 0
 
 Tensor Tensor::full(Shape shape, float value, DType dtype) {
   Tensor tensor = empty(std::move(shape), dtype);
-  kernels::backend(tensor.device()).fill(dtype, tensor.numel(), value, tensor.raw());
+  compute(tensor.device(), kernels::Fill{dtype, tensor.numel(), value, tensor.raw()});
   return tensor;
 }
 
@@ -98,7 +99,7 @@ Tensor Tensor::empty_like(const Tensor& other) {
 
 Tensor Tensor::zeros_like(const Tensor& other) {
   Tensor tensor = empty_like(other);
-  kernels::backend(tensor.device()).fill(tensor.dtype(), tensor.numel(), 0.f, tensor.raw());
+  compute(tensor.device(), kernels::Fill{tensor.dtype(), tensor.numel(), 0.f, tensor.raw()});
   return tensor;
 }
 
@@ -220,7 +221,7 @@ Tensor Tensor::viewed_as(Shape shape, DType dtype, Segments segments) const {
 
 Tensor Tensor::clone() const {
   Tensor copy = empty_like(*this);
-  kernels::backend(device()).copy(bytes(), raw(), copy.raw());
+  compute(device(), kernels::Copy{static_cast<int64_t>(bytes()), raw(), copy.raw()});
   return copy;
 }
 
@@ -238,7 +239,7 @@ Tensor Tensor::to(Device device) const {
 Tensor Tensor::to(DType dtype) const {
   if (dtype == this->dtype()) return detach();
   Tensor result = make(shape(), dtype, device(), segments());
-  kernels::backend(device()).cast(this->dtype(), dtype, numel(), raw(), result.raw());
+  compute(device(), kernels::Cast{this->dtype(), dtype, numel(), raw(), result.raw()});
   return result;
 }
 
@@ -248,7 +249,7 @@ void Tensor::copy_from(const Tensor& other) const {
     fail(fmt::format("copy_from: {} {} values on {} into {} {} on {}", other.numel(), name_of(other.dtype()),
                      name_of(other.device()), numel(), name_of(dtype()), name_of(device())));
   if (other.device() == device())
-    kernels::backend(device()).copy(bytes(), other.raw(), raw());
+    compute(device(), kernels::Copy{static_cast<int64_t>(bytes()), other.raw(), raw()});
   else if (device() == Device::cpu)
     kernels::backend(other.device()).to_host(bytes(), other.raw(), raw());
   else
@@ -257,7 +258,7 @@ void Tensor::copy_from(const Tensor& other) const {
 }
 
 void Tensor::fill(float value) const {
-  kernels::backend(device()).fill(dtype(), numel(), value, raw());
+  compute(device(), kernels::Fill{dtype(), numel(), value, raw()});
   bump_version();
 }
 

@@ -5,12 +5,10 @@
 #include <saccade/kernels/cpu/cpu_backend.h>
 #include <saccade/kernels/cuda_device.h>
 #include <saccade/kernels/error.h>
-#include <saccade/kernels/meta/meta_backend.h>
 #include <saccade/kernels/rehearsal.h>
 
 #include <cstdlib>
 #include <string_view>
-#include <utility>
 
 namespace saccade::kernels {
 
@@ -22,30 +20,11 @@ CpuBackend& cpu_backend() {
   return cpu;
 }
 
-MetaBackend& meta_backend() {
-  static MetaBackend meta(cpu_backend());
-  return meta;
-}
-
 }  // namespace
 
 Backend& backend(Device device) {
   if (device == Device::cuda) return cuda_backend();
-  return device == Device::meta ? static_cast<Backend&>(meta_backend()) : cpu_backend();
-}
-
-void rehearse(Device device) {
-  if (device == Device::meta) throw Error("rehearse: the meta backend cannot rehearse itself");
-  meta_backend().rehearse(backend(device));
-}
-
-void rehearse(std::function<size_t(const Conv2d&, std::span<const Segment>, ConvPass)> conv2d_workspace) {
-  meta_backend().rehearse(cpu_backend(), std::move(conv2d_workspace));
-}
-
-Cost& meta_cost() {
-  thread_local Cost cost;
-  return cost;
+  return device == Device::meta ? meta_backend() : cpu_backend();
 }
 
 namespace {

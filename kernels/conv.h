@@ -1,7 +1,9 @@
 #pragma once
 
-#include <saccade/kernels/dtype.h>
+#include <saccade/kernels/call.h>
 #include <saccade/kernels/segments.h>
+
+#include <string_view>
 
 namespace saccade::kernels {
 
@@ -23,10 +25,70 @@ struct Conv2d {
   double flops(const Segment& in) const {
     return 2.0 * static_cast<double>(output(in).rows()) * static_cast<double>(weight_elements());
   }
+  /// Of all segments.
+  double flops(const Segments& in) const {
+    double sum = 0;
+    for (const Segment& s : in) sum += flops(s);
+    return sum;
+  }
+  int64_t input_bytes(const Segments& in) const { return bytes_of(dtype, total_rows(in) * in_channels); }
+  int64_t output_bytes(const Segments& in) const {
+    int64_t rows = 0;
+    for (const Segment& s : in) rows += output(s).rows();
+    return bytes_of(dtype, rows * out_channels);
+  }
+  int64_t weight_bytes() const { return bytes_of(dtype, weight_elements()); }
   friend bool operator==(const Conv2d&, const Conv2d&) = default;
 };
 
 /// The three computations of a convolution's training step.
 enum class ConvPass : uint8_t { forward, backward_data, backward_weight };
+
+/// What the calls of a convolution begin with. One does all segments, so that weights are repacked once and the weight
+/// gradient is whole. x: rows of segments x in_channels, y: rows of output(segments) x out_channels.
+struct OnConvolution {
+  Conv2d conv = {};
+  Segments segments = {};
+  static void shape(auto& c, auto&& visit) { visit(c.conv), visit(c.segments); }
+  double flops() const { return conv.flops(segments); }
+};
+
+struct Conv2dForward : OnConvolution {
+  const void *x = nullptr, *w = nullptr;
+  void *y = nullptr, *workspace = nullptr;
+  static constexpr std::string_view name = "conv2d";
+  static constexpr ConvPass pass = ConvPass::forward;
+  static void operands(auto& c, auto&& visit) {
+    visit(c.x, c.conv.input_bytes(c.segments), Use::fresh);
+    visit(c.w, c.conv.weight_bytes(), Use::read);
+    visit(c.y, c.conv.output_bytes(c.segments), Use::write);
+  }
+};
+
+struct Conv2dBackwardData : OnConvolution {
+  const void *dy = nullptr, *w = nullptr;
+  void *dx = nullptr, *workspace = nullptr;
+  static constexpr std::string_view name = "conv2d_backward_data";
+  static constexpr ConvPass pass = ConvPass::backward_data;
+  static void operands(auto& c, auto&& visit) {
+    visit(c.dy, c.conv.output_bytes(c.segments), Use::fresh);
+    visit(c.w, c.conv.weight_bytes(), Use::read);
+    visit(c.dx, c.conv.input_bytes(c.segments), Use::write);
+  }
+};
+
+/// dw is f32 whatever the dtype: it is what the f32 master weights are updated from.
+struct Conv2dBackwardWeight : OnConvolution {
+  const void *x = nullptr, *dy = nullptr;
+  float* dw = nullptr;
+  void* workspace = nullptr;
+  static constexpr std::string_view name = "conv2d_backward_weight";
+  static constexpr ConvPass pass = ConvPass::backward_weight;
+  static void operands(auto& c, auto&& visit) {
+    visit(c.x, c.conv.input_bytes(c.segments), Use::read);
+    visit(c.dy, c.conv.output_bytes(c.segments), Use::fresh);
+    visit(c.dw, bytes_of_floats(c.conv.weight_elements()), Use::write);
+  }
+};
 
 }  // namespace saccade::kernels

@@ -1,6 +1,8 @@
 #pragma once
 
-#include <saccade/kernels/dtype.h>
+#include <saccade/kernels/call.h>
+
+#include <string_view>
 
 namespace saccade::kernels {
 
@@ -14,6 +16,27 @@ struct MatMul {
   DType out_dtype = DType::f32;  ///< of c and bias
   double flops() const { return 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k); }
   friend bool operator==(const MatMul&, const MatMul&) = default;
+};
+
+/// `bias` (n) may be null.
+struct MatrixProduct {
+  MatMul product = {};
+  const void *a = nullptr, *b = nullptr, *bias = nullptr;
+  void *c = nullptr, *workspace = nullptr;
+  static constexpr std::string_view name = "matmul";
+  static void operands(auto& call, auto&& visit) {
+    const MatMul& p = call.product;
+    visit(call.a, bytes_of(p.dtype, p.m * p.k), Use::fresh);
+    visit(call.b, bytes_of(p.dtype, p.k * p.n), Use::read);
+    visit(call.bias, bytes_of(p.out_dtype, p.n), Use::read);
+    visit(call.c, bytes_of(p.out_dtype, p.m * p.n), p.beta == 0.f ? Use::write : Use::update);
+  }
+  static void shape(auto& call, auto&& visit) {
+    auto& p = call.product;
+    visit(p.m), visit(p.n), visit(p.k), visit(p.transpose_a), visit(p.transpose_b), visit(p.beta), visit(p.dtype),
+        visit(p.out_dtype);
+  }
+  double flops() const { return product.flops(); }
 };
 
 }  // namespace saccade::kernels

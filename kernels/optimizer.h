@@ -1,6 +1,12 @@
 #pragma once
 
-#include <saccade/kernels/dtype.h>
+#include <saccade/kernels/call.h>
+
+#include <string_view>
+#include <vector>
+
+/// @file
+/// Optimisers: one call updates many tensors.
 
 namespace saccade::kernels {
 
@@ -18,6 +24,13 @@ struct ParameterSlot {
 /// One gradient of a multi-tensor pass over gradients, f32, changed in place.
 struct GradientSlot {
   float* gradient = nullptr;
+  int64_t elements = 0;
+};
+
+/// One tensor and the one whose values it follows, f32.
+struct AverageSlot {
+  float* average = nullptr;
+  const float* from = nullptr;
   int64_t elements = 0;
 };
 
@@ -44,6 +57,66 @@ struct Sgd {
 struct AdamW {
   float lr = 1e-3f, beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f, weight_decay = 0.01f;
   int64_t step = 1;  ///< number of this update, from 1 (bias correction)
+};
+
+struct SgdUpdate {
+  Sgd settings = {};
+  std::vector<ParameterSlot> slots = {};
+  void* workspace = nullptr;
+  static constexpr std::string_view name = "sgd";
+  static void operands(auto& c, auto&& visit) {
+    for (auto& s : c.slots) {
+      visit(s.parameter, bytes_of_floats(s.elements), Use::update);
+      visit(s.gradient, bytes_of_floats(s.elements), Use::read);
+      visit(s.state1, bytes_of(c.settings.momentum_dtype, s.elements), Use::update);
+    }
+  }
+  static void shape(auto& c, auto&& visit) {
+    visit(c.slots), visit(c.settings.momentum_dtype), visit(c.settings.trust);
+  }
+};
+
+struct AdamWUpdate {
+  AdamW settings = {};
+  std::vector<ParameterSlot> slots = {};
+  static constexpr std::string_view name = "adamw";
+  static void operands(auto& c, auto&& visit) {
+    for (auto& s : c.slots) {
+      visit(s.parameter, bytes_of_floats(s.elements), Use::update);
+      visit(s.gradient, bytes_of_floats(s.elements), Use::read);
+      visit(s.state1, bytes_of_floats(s.elements), Use::update);
+      visit(s.state2, bytes_of_floats(s.elements), Use::update);
+    }
+  }
+  static void shape(auto& c, auto&& visit) { visit(c.slots); }
+};
+
+/// gradient *= factor for every slot (loss scaling undone). *nonfinite (one float on the device) becomes 1 if any
+/// gradient was infinite or NaN, and is left alone otherwise, so that several calls can share it.
+struct Unscale {
+  float factor = 1;
+  std::vector<GradientSlot> slots = {};
+  float* nonfinite = nullptr;
+  static constexpr std::string_view name = "unscale";
+  static void operands(auto& c, auto&& visit) {
+    for (auto& s : c.slots) visit(s.gradient, bytes_of_floats(s.elements), Use::update);
+    visit(c.nonfinite, bytes_of_floats(1), Use::write);
+  }
+  static void shape(auto& c, auto&& visit) { visit(c.slots); }
+};
+
+/// average = momentum * average + (1 - momentum) * from for every slot (a mean teacher: Tarvainen & Valpola 2017).
+struct MovingAverage {
+  float momentum = 0;
+  std::vector<AverageSlot> slots = {};
+  static constexpr std::string_view name = "moving_average";
+  static void operands(auto& c, auto&& visit) {
+    for (auto& s : c.slots) {
+      visit(s.average, bytes_of_floats(s.elements), Use::update);
+      visit(s.from, bytes_of_floats(s.elements), Use::read);
+    }
+  }
+  static void shape(auto& c, auto&& visit) { visit(c.slots); }
 };
 
 }  // namespace saccade::kernels

@@ -1,12 +1,10 @@
 #include <fmt/format.h>
 #include <saccade/core/autograd.h>
+#include <saccade/core/compute.h>
 #include <saccade/core/layer.h>
 #include <saccade/core/ops.h>
-#include <saccade/kernels/backend.h>
 
 namespace saccade {
-
-using kernels::backend;
 
 namespace {
 float* f32(const Tensor& t) { return static_cast<float*>(t.raw()); }
@@ -25,14 +23,13 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, cons
   if (residual.defined() && (residual.shape() != x.shape() || residual.dtype() != x.dtype()))
     fail(fmt::format("batch_norm: residual {} {} does not match input {} {}", name_of(residual.dtype()),
                      to_string(residual.shape()), name_of(x.dtype()), to_string(x.shape())));
-  auto& compute = backend(x.device());
   const void* added = residual.defined() ? residual.raw() : nullptr;
   Tensor y = Tensor::empty_like(x);
   if (!options.training) {
     if (autograd::recording({x, gamma, beta, residual}))
       fail("batch_norm: gradients through running statistics are not computed; use training mode or a NoGradScope");
-    compute.batch_norm_inference(norm, x.dim(0), x.raw(), added, f32(gamma), f32(beta), f32(running_mean),
-                                 f32(running_var), y.raw());
+    compute(x.device(), kernels::BatchNormInference{norm, x.dim(0), x.raw(), added, f32(gamma), f32(beta),
+                                                    f32(running_mean), f32(running_var), y.raw()});
     return y;
   }
   const Segments segments = x.is_images() ? x.segments() : Segments{{x.dim(0), 1, 1}};
@@ -43,10 +40,15 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, cons
   Tensor mean = Tensor::empty({groups, norm.channels}), rstd = Tensor::empty({groups, norm.channels});
   const bool counted = !FrozenStatisticsScope::active();
   {
-    const Workspace workspace(x.device(), compute.batch_norm_workspace(norm, segments));
-    compute.batch_norm_forward(norm, segments, x.raw(), added, f32(gamma), f32(beta), f32(mean), f32(rstd),
-                               counted ? f32(running_mean) : nullptr, counted ? f32(running_var) : nullptr, y.raw(),
-                               workspace.data());
+    auto& backend = kernels::backend(x.device());
+    kernels::BatchNormMoments moments{norm, segments, x.raw(), f32(mean)};
+    const Workspace workspace(x.device(), backend.workspace(moments));
+    moments.workspace = workspace.data();
+    backend.run(moments);
+    backend.run(kernels::BatchNormMerge{norm, segments, 1, f32(mean), moments.squares(), f32(mean), f32(rstd),
+                                        counted ? f32(running_mean) : nullptr, counted ? f32(running_var) : nullptr});
+    backend.run(
+        kernels::BatchNormApply{norm, segments, x.raw(), added, f32(gamma), f32(beta), f32(mean), f32(rstd), y.raw()});
   }
   if (counted) {
     running_mean.bump_version();
@@ -61,9 +63,8 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, cons
       autograd::remakeable(y, [norm, segments, kept, scale, shift, mean, rstd] {
         const Tensor x = kept.get();
         Tensor y = Tensor::empty_like(x);
-        backend(x.device())
-            .batch_norm_apply(norm, segments, x.raw(), f32(scale.get()), f32(shift.get()), f32(mean), f32(rstd),
-                              y.raw());
+        compute(x.device(), kernels::BatchNormApply{norm, segments, x.raw(), nullptr, f32(scale.get()),
+                                                    f32(shift.get()), f32(mean), f32(rstd), y.raw()});
         return y;
       });
     autograd::record(y, "batch_norm", {x, gamma, beta, residual},
@@ -79,12 +80,18 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, cons
                          dbeta = Tensor::empty({norm.channels});
                        }
                        {
-                         auto& compute = backend(dy.device());
-                         const Workspace workspace(dy.device(), compute.batch_norm_workspace(norm, segments));
-                         compute.batch_norm_backward(norm, segments, input.raw(), y.defined() ? y.get().raw() : nullptr,
-                                                     dy.raw(), f32(gamma.get()), f32(beta.get()), f32(mean), f32(rstd),
-                                                     dx.raw(), dresidual.defined() ? dresidual.raw() : nullptr,
-                                                     f32(dgamma), f32(dbeta), workspace.data());
+                         auto& backend = kernels::backend(dy.device());
+                         kernels::BatchNormBackwardSums sums{norm, segments};
+                         const Workspace workspace(dy.device(), backend.workspace(sums));
+                         const Tensor output = y.defined() ? y.get() : Tensor(), scale = gamma.get(),
+                                      shift = beta.get();
+                         const void* out = output.defined() ? output.raw() : nullptr;
+                         sums = {norm,       segments,  input.raw(), out,         dy.raw(),   f32(scale),
+                                 f32(shift), f32(mean), f32(rstd),   f32(dgamma), f32(dbeta), workspace.data()};
+                         backend.run(sums);
+                         backend.run(kernels::BatchNormBackwardMap{
+                             norm, segments, input.raw(), out, dy.raw(), f32(scale), f32(shift), f32(mean), f32(rstd),
+                             sums.factors(), dx.raw(), dresidual.defined() ? dresidual.raw() : nullptr});
                        }
                        dy = Tensor();
                        to.give(1, std::move(dgamma));

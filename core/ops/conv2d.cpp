@@ -1,14 +1,11 @@
 #include <fmt/format.h>
 #include <saccade/core/autocast.h>
 #include <saccade/core/autograd.h>
+#include <saccade/core/compute.h>
 #include <saccade/core/layer.h>
 #include <saccade/core/ops.h>
-#include <saccade/kernels/backend.h>
 
 namespace saccade {
-
-using kernels::backend;
-using kernels::ConvPass;
 
 namespace {
 
@@ -48,8 +45,7 @@ Tensor conv2d(const Tensor& images, const Tensor& weight, Conv2dOptions options)
   Tensor y = Tensor::images(out, conv.out_channels, conv.dtype);
   {
     const Tensor w = parameter_as(conv.dtype, weight);
-    const Workspace workspace(x.device(), backend(x.device()).conv2d_workspace(conv, x.segments(), ConvPass::forward));
-    backend(x.device()).conv2d_forward(conv, x.segments(), x.raw(), w.raw(), y.raw(), workspace.data());
+    compute(x.device(), kernels::Conv2dForward{conv, x.segments(), x.raw(), w.raw(), y.raw()});
   }
   if (autograd::recording({x, weight})) {
     const bool weight_wanted = weight.requires_grad(), x_wanted = x.requires_grad();
@@ -58,13 +54,11 @@ Tensor conv2d(const Tensor& images, const Tensor& weight, Conv2dOptions options)
         [conv, segments = x.segments(), x = weight_wanted ? autograd::Saved(x) : autograd::Saved(),
          w = x_wanted ? autograd::Saved(weight) : autograd::Saved(), shape = weight.shape(),
          weight_type = weight.dtype()](Tensor dy, autograd::Gradients& to) {
-          auto& device = backend(dy.device());
           if (to.wanted(0)) {
             Tensor dx = Tensor::images(segments, conv.in_channels, conv.dtype);
             {
               const Tensor weight = parameter_as(conv.dtype, w.get());
-              const Workspace workspace(dy.device(), device.conv2d_workspace(conv, segments, ConvPass::backward_data));
-              device.conv2d_backward_data(conv, segments, dy.raw(), weight.raw(), dx.raw(), workspace.data());
+              compute(dy.device(), kernels::Conv2dBackwardData{conv, segments, dy.raw(), weight.raw(), dx.raw()});
             }
             to.give(0, std::move(dx));
           }
@@ -74,10 +68,8 @@ Tensor conv2d(const Tensor& images, const Tensor& weight, Conv2dOptions options)
             Tensor dw = Tensor::empty(shape);
             {
               const Tensor input = x.get();
-              const Workspace workspace(dy.device(),
-                                        device.conv2d_workspace(conv, segments, ConvPass::backward_weight));
-              device.conv2d_backward_weight(conv, segments, input.raw(), dy.raw(), static_cast<float*>(dw.raw()),
-                                            workspace.data());
+              compute(dy.device(), kernels::Conv2dBackwardWeight{conv, segments, input.raw(), dy.raw(),
+                                                                 static_cast<float*>(dw.raw())});
             }
             dy = Tensor();
             to.give(1, gradient_as(weight_type, std::move(dw)));

@@ -1,49 +1,44 @@
 #include <fmt/format.h>
 #include <saccade/core/autograd.h>
+#include <saccade/core/compute.h>
 #include <saccade/core/layer.h>
 #include <saccade/core/ops.h>
-#include <saccade/kernels/backend.h>
 
 namespace saccade {
 
-using kernels::backend;
-
 namespace {
+
 Tensor overwrite_or_new(Tensor& dy) { return dy.owns_memory_alone() ? dy : Tensor::empty_like(dy); }
+
+/// y = f(x), with its gradient.
+Tensor map(kernels::Unary function, const Tensor& x) {
+  Tensor y = Tensor::empty_like(x);
+  compute(x.device(), kernels::Map{function, x.dtype(), x.numel(), x.raw(), y.raw()});
+  if (autograd::recording({x}))
+    autograd::record(
+        y, name_of(function).data(), {x},
+        [function, kept = autograd::Saved(keeps_result(function) ? y : x)](Tensor dy, autograd::Gradients& to) {
+          Tensor dx = overwrite_or_new(dy);
+          compute(dy.device(),
+                  kernels::MapGradient{function, dy.dtype(), dy.numel(), kept.get().raw(), dy.raw(), dx.raw()});
+          dy = Tensor();
+          to.give(0, std::move(dx));
+        });
+  return y;
+}
+
 }  // namespace
 
-Tensor relu(const Tensor& x) {
-  Tensor y = Tensor::empty_like(x);
-  backend(x.device()).relu_forward(x.dtype(), x.numel(), x.raw(), y.raw());
-  if (autograd::recording({x}))
-    autograd::record(y, "relu", {x}, [y = autograd::Saved(y)](Tensor dy, autograd::Gradients& to) {
-      Tensor dx = overwrite_or_new(dy);
-      backend(dy.device()).relu_backward(dy.dtype(), dy.numel(), y.get().raw(), dy.raw(), dx.raw());
-      dy = Tensor();
-      to.give(0, std::move(dx));
-    });
-  return y;
-}
-
-Tensor sigmoid(const Tensor& x) {
-  Tensor y = Tensor::empty_like(x);
-  backend(x.device()).sigmoid_forward(x.dtype(), x.numel(), x.raw(), y.raw());
-  if (autograd::recording({x}))
-    autograd::record(y, "sigmoid", {x}, [y = autograd::Saved(y)](Tensor dy, autograd::Gradients& to) {
-      Tensor dx = overwrite_or_new(dy);
-      backend(dy.device()).sigmoid_backward(dy.dtype(), dy.numel(), y.get().raw(), dy.raw(), dx.raw());
-      dy = Tensor();
-      to.give(0, std::move(dx));
-    });
-  return y;
-}
+Tensor relu(const Tensor& x) { return map(kernels::Unary::relu, x); }
+Tensor sigmoid(const Tensor& x) { return map(kernels::Unary::sigmoid, x); }
+Tensor gelu(const Tensor& x) { return map(kernels::Unary::gelu, x); }
 
 Tensor add(const Tensor& a, const Tensor& b) {
   if (a.shape() != b.shape() || a.dtype() != b.dtype())
     fail(fmt::format("add: {} {} and {} {} do not match", name_of(a.dtype()), to_string(a.shape()), name_of(b.dtype()),
                      to_string(b.shape())));
   Tensor y = Tensor::empty_like(a);
-  backend(a.device()).add(a.dtype(), a.numel(), a.raw(), b.raw(), y.raw());
+  compute(a.device(), kernels::Combine{kernels::Binary::add, a.dtype(), a.numel(), a.raw(), b.raw(), y.raw()});
   if (autograd::recording({a, b}))
     autograd::record(y, "add", {a, b}, [](Tensor dy, autograd::Gradients& to) {
       to.give(0, dy);
@@ -54,11 +49,11 @@ Tensor add(const Tensor& a, const Tensor& b) {
 
 Tensor scale(const Tensor& x, float factor) {
   Tensor y = Tensor::empty_like(x);
-  backend(x.device()).scale(x.dtype(), x.numel(), x.raw(), factor, y.raw());
+  compute(x.device(), kernels::Scale{x.dtype(), x.numel(), x.raw(), factor, y.raw()});
   if (autograd::recording({x}))
     autograd::record(y, "scale", {x}, [factor](Tensor dy, autograd::Gradients& to) {
       Tensor dx = overwrite_or_new(dy);
-      backend(dy.device()).scale(dy.dtype(), dy.numel(), dy.raw(), factor, dx.raw());
+      compute(dy.device(), kernels::Scale{dy.dtype(), dy.numel(), dy.raw(), factor, dx.raw()});
       dy = Tensor();
       to.give(0, std::move(dx));
     });
@@ -81,18 +76,38 @@ Tensor l2_normalize(const Tensor& x, float eps) {
   if (x.rank() != 2) fail(fmt::format("l2_normalize: expected (rows, C), got {}", to_string(x.shape())));
   const int64_t rows = x.dim(0), channels = x.dim(1);
   Tensor y = Tensor::empty_like(x), norm = Tensor::empty({rows});
-  backend(x.device())
-      .l2_normalize_forward(x.dtype(), rows, channels, eps, x.raw(), y.raw(), static_cast<float*>(norm.raw()));
+  compute(x.device(),
+          kernels::L2Normalize{x.dtype(), rows, channels, eps, x.raw(), y.raw(), static_cast<float*>(norm.raw())});
   if (autograd::recording({x}))
     autograd::record(y, "l2_normalize", {x},
                      [rows, channels, eps, y = autograd::Saved(y), norm](Tensor dy, autograd::Gradients& to) {
                        Tensor dx = overwrite_or_new(dy);
-                       backend(dy.device())
-                           .l2_normalize_backward(dy.dtype(), rows, channels, eps, y.get().raw(),
-                                                  static_cast<const float*>(norm.raw()), dy.raw(), dx.raw());
+                       compute(dy.device(),
+                               kernels::L2NormalizeGradient{dy.dtype(), rows, channels, eps, y.get().raw(),
+                                                            static_cast<const float*>(norm.raw()), dy.raw(), dx.raw()});
                        dy = Tensor();
                        to.give(0, std::move(dx));
                      });
+  return y;
+}
+
+Tensor logsumexp(const Tensor& x) {
+  const DeviceScope device(x.device());
+  if (x.rank() != 2 || x.dim(1) == 0) fail(fmt::format("logsumexp: expected (rows, C), got {}", to_string(x.shape())));
+  const int64_t rows = x.dim(0), channels = x.dim(1);
+  Tensor y = Tensor::empty({rows});
+  compute(x.device(), kernels::LogSumExp{x.dtype(), rows, channels, x.raw(), static_cast<float*>(y.raw())});
+  if (autograd::recording({x}))
+    autograd::record(
+        y, "logsumexp", {x},
+        [rows, channels, x = autograd::Saved(x), y = autograd::Saved(y)](const Tensor& dy, autograd::Gradients& to) {
+          const Tensor input = x.get();
+          Tensor dx = Tensor::empty_like(input);
+          compute(dy.device(), kernels::LogSumExpGradient{input.dtype(), rows, channels, input.raw(),
+                                                          static_cast<const float*>(y.get().raw()),
+                                                          static_cast<const float*>(dy.raw()), dx.raw()});
+          to.give(0, std::move(dx));
+        });
   return y;
 }
 
@@ -101,8 +116,9 @@ Tensor inner_product(const Tensor& a, const Tensor& b) {
   if (a.numel() != b.numel() || a.dtype() != b.dtype())
     fail(fmt::format("inner_product: {} and {} do not match", to_string(a.shape()), to_string(b.shape())));
   Tensor product = Tensor::empty_like(a), y = Tensor::empty({1});
-  backend(a.device()).multiply(a.dtype(), a.numel(), a.raw(), b.raw(), product.raw());
-  backend(a.device()).sum(a.dtype(), a.numel(), product.raw(), static_cast<float*>(y.raw()));
+  compute(a.device(),
+          kernels::Combine{kernels::Binary::multiply, a.dtype(), a.numel(), a.raw(), b.raw(), product.raw()});
+  compute(a.device(), kernels::Sum{a.dtype(), a.numel(), product.raw(), static_cast<float*>(y.raw())});
   if (autograd::recording({a}))
     autograd::record(
         y, "inner_product", {a},
@@ -110,8 +126,8 @@ Tensor inner_product(const Tensor& a, const Tensor& b) {
           const Tensor factor = b.get();
           Tensor dx = segments.empty() ? Tensor::empty(like, factor.dtype())
                                        : Tensor::images(segments, like[1], factor.dtype());
-          backend(dy.device())
-              .scale_by(dx.dtype(), dx.numel(), factor.raw(), static_cast<const float*>(dy.raw()), dx.raw());
+          compute(dy.device(), kernels::ScaleBy{dx.dtype(), dx.numel(), factor.raw(),
+                                                static_cast<const float*>(dy.raw()), dx.raw()});
           to.give(0, std::move(dx));
         });
   return y;

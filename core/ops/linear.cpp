@@ -1,14 +1,12 @@
 #include <fmt/format.h>
 #include <saccade/core/autocast.h>
 #include <saccade/core/autograd.h>
+#include <saccade/core/compute.h>
 #include <saccade/core/layer.h>
 #include <saccade/core/ops.h>
 #include <saccade/core/ops/product.h>
-#include <saccade/kernels/backend.h>
 
 namespace saccade {
-
-using kernels::backend;
 
 Tensor linear(const Tensor& input, const Tensor& weight, const Tensor& bias) {
   const DeviceScope device(input.device());
@@ -32,7 +30,7 @@ Tensor linear(const Tensor& input, const Tensor& weight, const Tensor& bias) {
           if (to.wanted(2)) {
             const TagScope tag(Tag::gradients);
             Tensor db = Tensor::empty({out}, DType::f32);
-            backend(dy.device()).column_sum(dtype, rows, out, dy.raw(), static_cast<float*>(db.raw()));
+            compute(dy.device(), kernels::ColumnSum{dtype, rows, out, dy.raw(), static_cast<float*>(db.raw())});
             to.give(2, std::move(db));
           }
           if (to.wanted(0)) {

@@ -1,12 +1,10 @@
 #include <fmt/format.h>
 #include <saccade/core/autograd.h>
+#include <saccade/core/compute.h>
 #include <saccade/core/layer.h>
 #include <saccade/core/ops.h>
-#include <saccade/kernels/backend.h>
 
 namespace saccade {
-
-using kernels::backend;
 
 namespace {
 
@@ -21,7 +19,7 @@ void check_f32_matrix(const char* op, const Tensor& t) {
 void record_loss(const Tensor& loss, const char* op, const Tensor& input, const Tensor& gradient) {
   autograd::record(loss, op, {input}, [gradient = gradient](Tensor dy, autograd::Gradients& to) mutable {
     Tensor dx = std::move(gradient);
-    backend(dy.device()).scale_by(dx.dtype(), dx.numel(), dx.raw(), f32(dy), dx.raw());
+    compute(dy.device(), kernels::ScaleBy{dx.dtype(), dx.numel(), dx.raw(), f32(dy), dx.raw()});
     to.give(0, std::move(dx));
   });
 }
@@ -36,16 +34,23 @@ Tensor sinkhorn(const Tensor& scores, float eps, int iterations, int64_t last) {
   if (last < 0 || last > scores.dim(0))
     fail(fmt::format("sinkhorn: the assignments of {} rows were asked for, there are {}", last, scores.dim(0)));
   kernels::Sinkhorn problem{.rows = scores.dim(0), .prototypes = scores.dim(1), .eps = eps, .iterations = iterations};
-  auto& compute = backend(scores.device());
   const Tensor potentials = Tensor::empty({problem.prototypes});
   {
-    const Workspace workspace(scores.device(), compute.sinkhorn_workspace(problem));
-    compute.sinkhorn_potentials(problem, f32(scores), f32(potentials), workspace.data());
+    auto& backend = kernels::backend(scores.device());
+    kernels::SinkhornRows rows{problem, 0, f32(scores), f32(potentials)};
+    const Workspace workspace(scores.device(), backend.workspace(rows));
+    rows.workspace = workspace.data();
+    kernels::SinkhornColumns columns{problem, 0, f32(scores), f32(potentials), nullptr, rows.workspace};
+    for (int i = 0; i < iterations; ++i) {
+      rows.iteration = columns.iteration = i;
+      backend.run(rows);
+      backend.run(columns);
+    }
   }
   if (last > 0) problem.rows = last;
   Tensor q = Tensor::empty({problem.rows, problem.prototypes});
-  compute.sinkhorn_assign(problem, f32(scores.slice(scores.dim(0) - problem.rows, scores.dim(0))), f32(potentials),
-                          f32(q));
+  const Tensor assigned = scores.slice(scores.dim(0) - problem.rows, scores.dim(0));
+  compute(scores.device(), kernels::SinkhornAssign{problem, f32(assigned), f32(potentials), f32(q)});
   return q;
 }
 
@@ -66,7 +71,8 @@ Tensor swapped_prediction(const Tensor& scores, const Tensor& assignments, int64
     fail(fmt::format("swapped_prediction: {} crops, {} of them assigning; expected at least 2 crops", problem.crops,
                      problem.assigning));
   Tensor loss = Tensor::empty({1}), gradient = Tensor::empty_like(scores);
-  backend(scores.device()).swapped_prediction(problem, f32(scores), f32(assignments), f32(loss), f32(gradient));
+  compute(scores.device(),
+          kernels::SwappedPredictionLoss{problem, f32(scores), f32(assignments), f32(loss), f32(gradient)});
   if (autograd::recording({scores})) record_loss(loss, "swapped_prediction", scores, gradient);
   return loss;
 }
@@ -78,9 +84,8 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& labels) {
     fail(fmt::format("cross_entropy: expected {} i32 labels, got {} {}", logits.dim(0), name_of(labels.dtype()),
                      to_string(labels.shape())));
   Tensor loss = Tensor::empty({1}), gradient = Tensor::empty_like(logits);
-  backend(logits.device())
-      .cross_entropy(logits.dim(0), logits.dim(1), f32(logits), static_cast<const int32_t*>(labels.raw()), f32(loss),
-                     f32(gradient));
+  compute(logits.device(), kernels::CrossEntropy{logits.dim(0), logits.dim(1), f32(logits),
+                                                 static_cast<const int32_t*>(labels.raw()), f32(loss), f32(gradient)});
   if (autograd::recording({logits})) record_loss(loss, "cross_entropy", logits, gradient);
   return loss;
 }

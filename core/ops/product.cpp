@@ -1,5 +1,5 @@
+#include <saccade/core/compute.h>
 #include <saccade/core/ops/product.h>
-#include <saccade/kernels/backend.h>
 
 namespace saccade {
 
@@ -12,9 +12,8 @@ void product(const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_
                                 .transpose_b = transpose_b,
                                 .dtype = a.dtype(),
                                 .out_dtype = y.dtype()};
-  auto& device = kernels::backend(y.device());
-  const Workspace workspace(y.device(), device.matmul_workspace(problem));
-  device.matmul(problem, a.raw(), b.raw(), bias.defined() ? bias.raw() : nullptr, y.raw(), workspace.data());
+  compute(y.device(),
+          kernels::MatrixProduct{problem, a.raw(), b.raw(), bias.defined() ? bias.raw() : nullptr, y.raw()});
 }
 
 }  // namespace saccade

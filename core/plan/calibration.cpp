@@ -15,7 +15,6 @@ namespace saccade::plan {
 namespace {
 
 using kernels::Call;
-using kernels::CallKind;
 
 /// Processor, threads and instruction set: what was measured elsewhere is not used.
 std::string this_machine() {
@@ -27,31 +26,6 @@ std::string this_machine() {
       break;
     }
   return fmt::format("{}, {} threads, {}", processor, kernels::cpu_threads(), kernels::name_of(kernels::cpu_isa()));
-}
-
-bool only_traffic_counts(CallKind kind) { return kind >= CallKind::elementwise; }
-
-/// All that the time of a call depends on.
-std::string key_of(const Call& call) {
-  std::string key = fmt::format("{} {}", kernels::name_of(call.kind), name_of(call.dtype));
-  if (call.kind <= CallKind::conv_backward_weight) {
-    const kernels::Conv2d& c = call.conv;
-    key +=
-        fmt::format(" {}-{} k{} s{} p{} g{}", c.in_channels, c.out_channels, c.kernel, c.stride, c.padding, c.groups);
-  } else if (call.kind == CallKind::matmul) {
-    const kernels::MatMul& p = call.matmul;
-    key += fmt::format(" {}x{}x{}{}{} {}{}", p.m, p.n, p.k, p.transpose_a ? " ta" : "", p.transpose_b ? " tb" : "",
-                       name_of(p.out_dtype), p.beta == 0 ? "" : " +");
-  } else if (call.kind == CallKind::sinkhorn) {
-    key += fmt::format(" {}x{} {}", call.assignment.rows, call.assignment.prototypes, call.assignment.iterations);
-  } else if (call.kind == CallKind::swapped_prediction) {
-    const kernels::SwappedPrediction& s = call.swapped_prediction;
-    key += fmt::format(" {}x{}x{} {}", s.crops, s.batch, s.prototypes, s.assigning);
-  } else if (!only_traffic_counts(call.kind)) {
-    key += fmt::format(" {}{}{}", call.norm.channels, call.norm.relu ? " relu" : "", call.residual ? " residual" : "");
-  }
-  for (const Segment& s : call.segments) key += fmt::format(" {}x{}x{}", s.n, s.h, s.w);
-  return key;
 }
 
 }  // namespace
@@ -69,8 +43,7 @@ struct Calibration::Impl {
   }
 
   double measured(const Call& call) {
-    const std::string key =
-        only_traffic_counts(call.kind) ? fmt::format("{} {:.0f}", key_of(call), call.bytes) : key_of(call);
+    const std::string key = key_of(call);
     if (const auto it = known.find(key); it != known.end()) return it->second;
     const auto start = std::chrono::steady_clock::now();
     const double seconds = timer.seconds(call);
@@ -93,17 +66,14 @@ Calibration::Calibration(CalibrationOptions options) : impl_(std::make_unique<Im
 Calibration::~Calibration() = default;
 
 double Calibration::seconds(const Call& call) {
-  if (!only_traffic_counts(call.kind)) return impl_->measured(call);
+  const int64_t extent = grows(call) ? extent_of(call) : 0;
+  if (extent < 1) return impl_->measured(call);
   // Between a power of two and the next, in proportion.
-  constexpr double kLeast = 4096, kMost = 1 << 28;
-  Call rounded = call;
-  rounded.bytes = kLeast;
-  while (rounded.bytes < call.bytes && rounded.bytes < kMost) rounded.bytes *= 2;
-  const double upper = impl_->measured(rounded);
-  if (call.bytes >= rounded.bytes || rounded.bytes == kLeast) return upper * std::max(1., call.bytes / rounded.bytes);
-  rounded.bytes /= 2;
-  const double lower = impl_->measured(rounded);
-  return lower + (upper - lower) * (call.bytes / rounded.bytes - 1);
+  const auto below = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(extent)));
+  const double lower = impl_->measured(with_extent(call, below));
+  if (extent == below) return lower;
+  const double upper = impl_->measured(with_extent(call, 2 * below));
+  return lower + (upper - lower) * static_cast<double>(extent - below) / static_cast<double>(below);
 }
 
 bool Calibration::save() {

@@ -14,8 +14,8 @@ struct CalibrationOptions {
 
 /// This machine, measured: the first time a call of some kind and shape is asked for, it runs on the CPU backend, in
 /// scratch memory that no allocator knows of, with caches as a training step leaves them (what the op before has just
-/// written is in them, the rest is not). Convolutions, products, batch norms, pooling and channel scaling are measured
-/// each; of other kinds the size counts, to the next power of two.
+/// written is in them, the rest is not). Calls of segments and products are measured each; others at powers of two of
+/// their rows or elements.
 class Calibration final : public TimeModel {
  public:
   /// Reads the cache if it is there and of this machine (processor, threads, instruction set).

@@ -1,3 +1,4 @@
+#include <fmt/format.h>
 #include <saccade/core/plan/call_timer.h>
 #include <saccade/kernels/error.h>
 #include <sys/mman.h>
@@ -5,17 +6,17 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
+#include <optional>
 #include <string>
+#include <type_traits>
+#include <utility>
 
 namespace saccade::plan {
 namespace {
 
 using kernels::Call;
-using kernels::CallKind;
-using kernels::ConvPass;
-
-size_t bytes_of(DType dtype, int64_t elements) { return size_of(dtype) * static_cast<size_t>(elements); }
-size_t floats(int64_t elements) { return bytes_of(DType::f32, elements); }
+using kernels::Use;
 
 constexpr auto rounded = [](size_t bytes) { return (bytes + 63) / 64 * 64; };
 
@@ -30,153 +31,135 @@ void write_pattern(void* memory, size_t bytes) {
   for (int64_t i = 0; i < count; ++i) words[i] = kPattern;
 }
 
-float* as_float(void* pointer) { return static_cast<float*>(pointer); }
-
-Prepared prepare_conv(kernels::Backend& backend, const Call& call) {
-  int64_t in = 0, out = 0;
-  for (const Segment& s : call.segments) {
-    in += s.rows() * call.conv.in_channels;
-    out += call.conv.output(s).rows() * call.conv.out_channels;
-  }
-  const size_t x = bytes_of(call.dtype, in), y = bytes_of(call.dtype, out),
-               w = bytes_of(call.dtype, call.conv.weight_elements());
-  const auto workspace = [&](ConvPass pass) { return backend.conv2d_workspace(call.conv, call.segments, pass); };
-  const auto conv = call.conv;
-  const auto segments = call.segments;
-  switch (call.kind) {
-    case CallKind::conv_forward:
-      return {{{x, true}, {w}, {y}, {workspace(ConvPass::forward)}},
-              [=, &backend](auto m) { backend.conv2d_forward(conv, segments, m[0], m[1], m[2], m[3]); }};
-    case CallKind::conv_backward_data:
-      return {{{y, true}, {w}, {x}, {workspace(ConvPass::backward_data)}},
-              [=, &backend](auto m) { backend.conv2d_backward_data(conv, segments, m[0], m[1], m[2], m[3]); }};
-    default:
-      return {
-          {{x}, {y, true}, {floats(conv.weight_elements())}, {workspace(ConvPass::backward_weight)}},
-          [=, &backend](auto m) { backend.conv2d_backward_weight(conv, segments, m[0], m[1], as_float(m[2]), m[3]); }};
-  }
+template <class C>
+constexpr bool told_apart() {
+  if constexpr (requires(C c) { c.segments; }) return true;
+  return requires(C c) { c.flops(); };
 }
 
-Prepared prepare_batch_norm(kernels::Backend& backend, const Call& call) {
-  const kernels::BatchNorm norm = call.norm;
-  const auto segments = call.segments;
-  const size_t map = bytes_of(call.dtype, total_rows(segments) * norm.channels), vector = floats(norm.channels),
-               statistics = vector * segments.size();
-  const size_t workspace =
-      call.kind == CallKind::batch_norm_apply ? 0 : backend.batch_norm_workspace(norm, call.segments);
-  const size_t residual = call.residual ? map : 0;
-  const bool has_residual = call.residual;
-  const auto optional = [has_residual](void* pointer) { return has_residual ? pointer : nullptr; };
-  if (call.kind == CallKind::batch_norm_forward)
-    return {{{map, true},
-             {residual},
-             {vector},
-             {vector},
-             {statistics},
-             {statistics},
-             {vector},
-             {vector},
-             {map},
-             {workspace}},
-            [=, &backend](auto m) {
-              backend.batch_norm_forward(norm, segments, m[0], optional(m[1]), as_float(m[2]), as_float(m[3]),
-                                         as_float(m[4]), as_float(m[5]), as_float(m[6]), as_float(m[7]), m[8], m[9]);
-            }};
-  if (call.kind == CallKind::batch_norm_apply)
-    return {{{map}, {map}, {vector}, {vector}, {statistics}, {statistics}}, [=, &backend](auto m) {
-              backend.batch_norm_apply(norm, segments, m[0], as_float(m[2]), as_float(m[3]), as_float(m[4]),
-                                       as_float(m[5]), m[1]);
-            }};
-  // x, dy (and dx in its place), y and dresidual, the parameters, the statistics, their gradients
-  return {{{map},
-           {map, true},
-           {residual},
-           {residual},
-           {vector},
-           {vector},
-           {statistics},
-           {statistics},
-           {vector},
-           {vector},
-           {workspace}},
-          [=, &backend](auto m) {
-            backend.batch_norm_backward(norm, segments, m[0], optional(m[2]), m[1], as_float(m[4]), as_float(m[5]),
-                                        as_float(m[6]), as_float(m[7]), m[1], optional(m[3]), as_float(m[8]),
-                                        as_float(m[9]), m[10]);
-          }};
-}
-
-/// Pooling and channel scaling.
-Prepared prepare_images(kernels::Backend& backend, const Call& call) {
-  const int64_t channels = call.norm.channels;
-  const DType dtype = call.dtype;
-  const auto segments = call.segments;
-  const size_t map = bytes_of(dtype, total_rows(segments) * channels),
-               vectors = bytes_of(dtype, total_images(segments) * channels);
-  switch (call.kind) {
-    case CallKind::pool_forward:
-      return {{{map, true}, {vectors}},
-              [=, &backend](auto m) { backend.global_avg_pool_forward(segments, channels, dtype, m[0], m[1]); }};
-    case CallKind::pool_backward:
-      return {{{vectors, true}, {map}},
-              [=, &backend](auto m) { backend.global_avg_pool_backward(segments, channels, dtype, m[0], m[1]); }};
-    case CallKind::channel_scale_forward:
-      return {{{map, true}, {vectors}, {map}},
-              [=, &backend](auto m) { backend.channel_scale_forward(segments, channels, dtype, m[0], m[1], m[2]); }};
-    case CallKind::channel_scale_backward_scale:
-      return {{{map}, {map, true}, {vectors}}, [=, &backend](auto m) {
-                backend.channel_scale_backward_scale(segments, channels, dtype, m[0], m[1], m[2]);
-              }};
-    default:
-      return {{{map, true}, {vectors}, {vectors}}, [=, &backend](auto m) {
-                backend.channel_scale_backward_input(segments, channels, dtype, m[0], m[1], m[2], m[0]);
-              }};
-  }
-}
-
-/// Kinds of which only the traffic is known: as many elements as move so many bytes.
-Prepared prepare_traffic(kernels::Backend& backend, const Call& call) {
-  const DType dtype = call.dtype;
-  const auto elements = [&call](size_t bytes_each) {
-    return std::max<int64_t>(1, static_cast<int64_t>(call.bytes / static_cast<double>(bytes_each)));
+template <class C>
+Prepared prepare_one(kernels::Backend& backend, C call) {
+  Prepared prepared;
+  std::vector<const void*> asked;
+  std::vector<size_t> places;  // of each operand that is given: results may lie over what was read
+  C::operands(call, [&]<class T>(T*& pointer, int64_t bytes, Use use) {
+    if (pointer == nullptr) return;
+    const auto place = static_cast<size_t>(std::find(asked.begin(), asked.end(), pointer) - asked.begin());
+    if (place == asked.size()) {
+      asked.push_back(pointer);
+      prepared.operands.emplace_back();
+    }
+    Prepared::Operand& operand = prepared.operands[place];
+    operand.bytes = std::max(operand.bytes, static_cast<size_t>(bytes));
+    operand.fresh = operand.fresh || use == Use::fresh;
+    operand.index = std::is_same_v<std::remove_const_t<T>, int32_t>;
+    places.push_back(place);
+  });
+  if constexpr (requires { call.workspace; }) prepared.operands.push_back({backend.workspace(call)});
+  prepared.run = [&backend, call, places](std::span<void* const> addresses) mutable {
+    auto place = places.begin();
+    C::operands(call, [&]<class T>(T*& pointer, int64_t, Use) {
+      if (pointer != nullptr) pointer = static_cast<T*>(addresses[*place++]);
+    });
+    if constexpr (requires { call.workspace; }) call.workspace = addresses.back();
+    backend.run(call);
   };
-  switch (call.kind) {
-    case CallKind::cast: {
-      const int64_t n = elements(size_of(dtype) + 4);
-      return {{{floats(n), true}, {bytes_of(dtype, n)}},
-              [=, &backend](auto m) { backend.cast(DType::f32, dtype, n, m[0], m[1]); }};
-    }
-    case CallKind::reduction: {
-      const int64_t n = elements(size_of(dtype));
-      return {{{bytes_of(dtype, n), true}, {floats(1)}},
-              [=, &backend](auto m) { backend.sum(dtype, n, m[0], as_float(m[1])); }};
-    }
-    case CallKind::sgd:
-    case CallKind::larc: {
-      const kernels::Sgd sgd{.trust = call.kind == CallKind::larc ? 0.001f : 0.f, .momentum_dtype = dtype};
-      const int64_t n = elements(12 + 2 * size_of(dtype));
-      return {{{floats(n)}, {floats(n)}, {bytes_of(dtype, n)}}, [=, &backend](auto m) {
-                const kernels::ParameterSlot slot{as_float(m[0]), as_float(m[1]), m[2], nullptr, n};
-                backend.sgd(sgd, {&slot, 1});
-              }};
-    }
-    case CallKind::adamw: {
-      const int64_t n = elements(28);
-      return {{{floats(n)}, {floats(n)}, {floats(n)}, {floats(n)}}, [=, &backend](auto m) {
-                const kernels::ParameterSlot slot{as_float(m[0]), as_float(m[1]), m[2], m[3], n};
-                backend.adamw({}, {&slot, 1});
-              }};
-    }
-    default:
-      break;
+  return prepared;
+}
+
+/// The first member of a call's shape: what it grows with.
+struct Extent {
+  bool found = false;
+  int64_t now = 0;
+  std::optional<int64_t> wanted = {};
+
+  void operator()(int64_t& extent) {
+    if (std::exchange(found, true)) return;
+    now = extent;
+    extent = wanted.value_or(extent);
   }
-  if (!is_floating(dtype)) {
-    const auto half = static_cast<size_t>(elements(2));
-    return {{{half, true}, {half}}, [=, &backend](auto m) { backend.copy(half, m[0], m[1]); }};
+  /// All elements together; those wanted are one tensor's.
+  template <class Slot>
+  requires requires(Slot s) { s.elements; }
+  void operator()(std::vector<Slot>& slots) {
+    if (std::exchange(found, true)) return;
+    for (const Slot& s : slots) now += s.elements;
+    if (!wanted) return;
+    slots.resize(1);
+    slots[0].elements = *wanted;
   }
-  const int64_t n = elements(3 * size_of(dtype));
-  return {{{bytes_of(dtype, n), true}, {bytes_of(dtype, n)}, {bytes_of(dtype, n)}},
-          [=, &backend](auto m) { backend.add(dtype, n, m[0], m[1], m[2]); }};
+  void operator()(auto&) {}
+};
+
+struct KeyWriter {
+  std::string text;
+
+  void operator()(DType dtype) { text += fmt::format(" {}", name_of(dtype)); }
+  void operator()(bool yes) { text += yes ? " +" : " -"; }
+  void operator()(const kernels::Conv2d& c) {
+    text += fmt::format(" {}-{} k{} s{} p{} g{} {}", c.in_channels, c.out_channels, c.kernel, c.stride, c.padding,
+                        c.groups, name_of(c.dtype));
+  }
+  void operator()(const Segments& segments) {
+    for (const Segment& s : segments) text += fmt::format(" {}x{}x{}", s.n, s.h, s.w);
+  }
+  template <class Slot>
+  void operator()(const std::vector<Slot>& slots) {
+    int64_t elements = 0;
+    for (const Slot& s : slots) elements += s.elements;
+    text += fmt::format(" {}", elements);
+  }
+  template <class T>
+  void operator()(const T& value) {
+    if constexpr (std::is_enum_v<T>)
+      text += fmt::format(" {}", name_of(value));
+    else
+      text += fmt::format(" {}", value);
+  }
+};
+
+bool halve(int64_t& n) {
+  if (n < 2) return false;
+  n = (n + 1) / 2;
+  return true;
+}
+
+/// Fewer channels: of a grouped convolution with their groups.
+bool narrow(kernels::Conv2d& c) {
+  if (c.groups == 1) return halve(c.out_channels >= c.in_channels ? c.out_channels : c.in_channels);
+  const int64_t fewer = (c.groups + 1) / 2;
+  c.in_channels = c.in_channels / c.groups * fewer;
+  c.out_channels = c.out_channels / c.groups * fewer;
+  return std::exchange(c.groups, fewer) > fewer;
+}
+
+template <class C>
+bool halve_one(C& call) {
+  if constexpr (!told_apart<C>()) {
+    Extent extent;
+    C::shape(call, extent);
+    if (!halve(extent.now)) return false;
+    Extent smaller{.wanted = extent.now};
+    C::shape(call, smaller);
+    return true;
+  } else if constexpr (requires { call.segments; }) {
+    if (std::ranges::any_of(call.segments, [](const Segment& s) { return s.n > 1; })) {
+      for (Segment& s : call.segments) s.n = (s.n + 1) / 2;
+      return true;
+    }
+    if (call.segments.size() > 1) return call.segments.pop_back(), true;
+    if constexpr (requires { call.conv; })
+      return narrow(call.conv);
+    else if constexpr (requires { call.window; })
+      return narrow(call.window);
+    else if constexpr (requires { call.norm; })
+      return halve(call.norm.channels);
+    else
+      return halve(call.channels);
+  } else {
+    kernels::MatMul& p = call.product;
+    return halve(p.m >= p.n && p.m >= p.k ? p.m : p.n >= p.k ? p.n : p.k);
+  }
 }
 
 size_t footprint(const Prepared& prepared) {
@@ -186,104 +169,66 @@ size_t footprint(const Prepared& prepared) {
 }
 
 /// What time is taken to grow with.
-double size_of_work(const Call& call) { return call.flops > 0 ? call.flops : call.bytes; }
+double size_of_work(const Call& call) {
+  return std::visit(
+      [](auto c) {
+        double work = 0;
+        if constexpr (requires { c.flops(); }) work = c.flops();
+        if (work == 0)
+          std::remove_reference_t<decltype(c)>::operands(
+              c, [&](const void*, int64_t bytes, Use) { work += static_cast<double>(bytes); });
+        return work;
+      },
+      call);
+}
 
 }  // namespace
 
 Prepared prepare(kernels::Backend& backend, const Call& call) {
-  switch (call.kind) {
-    case CallKind::conv_forward:
-    case CallKind::conv_backward_data:
-    case CallKind::conv_backward_weight:
-      return prepare_conv(backend, call);
-    case CallKind::batch_norm_forward:
-    case CallKind::batch_norm_apply:
-    case CallKind::batch_norm_backward:
-      return prepare_batch_norm(backend, call);
-    case CallKind::pool_forward:
-    case CallKind::pool_backward:
-    case CallKind::channel_scale_forward:
-    case CallKind::channel_scale_backward_scale:
-    case CallKind::channel_scale_backward_input:
-      return prepare_images(backend, call);
-    case CallKind::matmul: {
-      const kernels::MatMul spec = call.matmul;
-      return {{{bytes_of(spec.dtype, spec.m * spec.k), true},
-               {bytes_of(spec.dtype, spec.k * spec.n)},
-               {bytes_of(spec.out_dtype, spec.m * spec.n)},
-               {backend.matmul_workspace(spec)}},
-              [=, &backend](auto m) { backend.matmul(spec, m[0], m[1], nullptr, m[2], m[3]); }};
-    }
-    case CallKind::sinkhorn: {
-      const kernels::Sinkhorn spec = call.assignment;
-      return {
-          {{floats(spec.rows * spec.prototypes), true}, {floats(spec.prototypes)}, {backend.sinkhorn_workspace(spec)}},
-          [=, &backend](auto m) { backend.sinkhorn_potentials(spec, as_float(m[0]), as_float(m[1]), m[2]); }};
-    }
-    case CallKind::swapped_prediction: {
-      const kernels::SwappedPrediction spec = call.swapped_prediction;
-      const size_t crop = floats(spec.batch * spec.prototypes), crops = crop * static_cast<size_t>(spec.crops);
-      return {{{crops, true}, {crop * static_cast<size_t>(spec.assigning), true}, {floats(1)}, {crops}},
-              [=, &backend](auto m) {
-                backend.swapped_prediction(spec, as_float(m[0]), as_float(m[1]), as_float(m[2]), as_float(m[3]));
-              }};
-    }
-    default:
-      return prepare_traffic(backend, call);
-  }
+  return std::visit([&](const auto& c) { return prepare_one(backend, c); }, call);
 }
 
-bool halve(Call& call, Segments& segments) {
-  const double before_rows = static_cast<double>(total_rows(segments));
-  const auto half = [](int64_t n) { return (n + 1) / 2; };
-  if (call.kind == CallKind::matmul) {
-    kernels::MatMul& p = call.matmul;
-    int64_t& largest = p.m >= p.n && p.m >= p.k ? p.m : p.n >= p.k ? p.n : p.k;
-    if (largest < 2) return false;
-    largest = half(largest);
-    call.flops = p.flops();
-    return true;
-  }
-  if (call.kind == CallKind::sinkhorn || call.kind == CallKind::swapped_prediction) {
-    int64_t& prototypes =
-        call.kind == CallKind::sinkhorn ? call.assignment.prototypes : call.swapped_prediction.prototypes;
-    if (prototypes < 2) return false;
-    call.bytes *= static_cast<double>(half(prototypes)) / static_cast<double>(prototypes);
-    prototypes = half(prototypes);
-    return true;
-  }
-  if (segments.empty()) {  // of a kind of which only the traffic is known
-    call.bytes /= 2;
-    return call.bytes >= 64;
-  }
-  const auto several = [](const Segment& s) { return s.n > 1; };
-  if (std::any_of(segments.begin(), segments.end(), several)) {
-    for (Segment& s : segments) s.n = half(s.n);
-  } else if (segments.size() > 1) {
-    segments.pop_back();
-  } else {
-    const bool is_conv = call.conv.out_channels > 0;
-    if (!is_conv || call.conv.groups == 1) {
-      int64_t& channels = !is_conv                                          ? call.norm.channels
-                          : call.conv.out_channels >= call.conv.in_channels ? call.conv.out_channels
-                                                                            : call.conv.in_channels;
-      if (channels < 2) return false;
-      call.bytes *= static_cast<double>(half(channels)) / static_cast<double>(channels);
-      channels = half(channels);
-    } else {
-      const int64_t fewer = half(call.conv.groups);
-      call.conv.in_channels = call.conv.in_channels / call.conv.groups * fewer;
-      call.conv.out_channels = call.conv.out_channels / call.conv.groups * fewer;
-      call.conv.groups = fewer;
-    }
-  }
-  call.bytes *= static_cast<double>(total_rows(segments)) / before_rows;
-  call.segments = segments;
-  if (call.flops > 0) {
-    call.flops = 0;
-    for (const Segment& s : segments) call.flops += call.conv.flops(s);
-  }
-  return true;
+bool grows(const Call& call) {
+  return std::visit([]<class C>(const C&) { return !told_apart<C>(); }, call);
+}
+
+int64_t extent_of(const Call& call) {
+  return std::visit(
+      []<class C>(C c) {
+        Extent extent;
+        C::shape(c, extent);
+        return extent.now;
+      },
+      call);
+}
+
+Call with_extent(const Call& call, int64_t extent) {
+  return std::visit(
+      [&]<class C>(C c) -> Call {
+        Extent other{.wanted = extent};
+        C::shape(c, other);
+        return c;
+      },
+      call);
+}
+
+std::string key_of(const Call& call) {
+  return std::visit(
+      []<class C>(const C& c) {
+        KeyWriter key{std::string(c.name)};
+        C::shape(c, key);
+        int operand = 0;
+        C::operands(c, [&](const void* pointer, int64_t, Use) {
+          ++operand;
+          if (pointer == nullptr) key.text += fmt::format(" without {}", operand);
+        });
+        return key.text;
+      },
+      call);
+}
+
+bool halve(Call& call) {
+  return std::visit([](auto& c) { return halve_one(c); }, call);
 }
 
 CallTimer::CallTimer(kernels::Backend& backend, int64_t memory)
@@ -317,20 +262,19 @@ std::byte* CallTimer::memory(size_t bytes) {
 void CallTimer::set_caches(const Prepared& prepared, std::span<void* const> addresses) {
   write_pattern(base_, eviction_bytes_);
   for (size_t i = 0; i < addresses.size(); ++i)
-    if (prepared.operands[i].warm) write_pattern(addresses[i], prepared.operands[i].bytes);
+    if (prepared.operands[i].fresh && !prepared.operands[i].index)
+      write_pattern(addresses[i], prepared.operands[i].bytes);
 }
 
 double CallTimer::seconds(const Call& original) {
   Call call = original;
-  Segments segments(call.segments.begin(), call.segments.end());
-  call.segments = segments;
   Prepared prepared = prepare(backend_, call);
-  while (eviction_bytes_ + footprint(prepared) > limit_ && halve(call, segments)) prepared = prepare(backend_, call);
+  while (eviction_bytes_ + footprint(prepared) > limit_ && halve(call)) prepared = prepare(backend_, call);
 
   std::byte* next = memory(eviction_bytes_ + footprint(prepared)) + eviction_bytes_;
   std::vector<void*> addresses;
   for (const Prepared::Operand& operand : prepared.operands) {
-    write_pattern(next, operand.bytes);
+    operand.index ? void(std::memset(next, 0, operand.bytes)) : write_pattern(next, operand.bytes);
     addresses.push_back(next);
     next += rounded(operand.bytes);
   }

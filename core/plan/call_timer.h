@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <string>
 #include <vector>
 
 namespace saccade::plan {
@@ -15,17 +16,26 @@ namespace saccade::plan {
 struct Prepared {
   struct Operand {
     size_t bytes = 0;
-    bool warm = false;  ///< the op before has just written it
+    bool fresh = false;  ///< the op before has just written it
+    bool index = false;  ///< of integers, which may count something: zeros
   };
   std::vector<Operand> operands = {};
   std::function<void(std::span<void* const>)> run = {};  ///< takes the operands' addresses
 };
-/// @param call  its segments must live as long as the result
 Prepared prepare(kernels::Backend& backend, const kernels::Call& call);
 
-/// The same call on less: fewer images, channels or rows. False when there is nothing left to halve.
-/// @param segments  those of `call`, which are made smaller in place
-bool halve(kernels::Call& call, Segments& segments);
+/// True of calls that neither segments nor arithmetic tell one from another: their time grows with an extent, of rows
+/// or elements.
+bool grows(const kernels::Call& call);
+int64_t extent_of(const kernels::Call& call);
+/// The same call, one that grows, of another extent.
+kernels::Call with_extent(const kernels::Call& call, int64_t extent);
+
+/// All that the time of a call depends on.
+std::string key_of(const kernels::Call& call);
+
+/// Makes it the same call on less: fewer images, channels or rows. False when there is nothing left to halve.
+bool halve(kernels::Call& call);
 
 /// Runs calls on a backend in scratch memory of its own and times them.
 class CallTimer {

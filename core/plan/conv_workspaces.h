@@ -22,7 +22,7 @@ class ConvWorkspaces {
   /// @param name  "v100", "a100", "h100". Throws Error on another.
   explicit ConvWorkspaces(std::string_view name);
 
-  /// Bytes, as the CUDA backend's conv2d_workspace() would answer.
+  /// Bytes, as the CUDA backend's workspace() of the pass would answer.
   size_t operator()(const kernels::Conv2d&, std::span<const Segment> in, kernels::ConvPass) const;
 
   /// A plan takes constant + slope * (elements of the images) bytes at the most.

@@ -55,12 +55,6 @@ DeviceDescription parse(const std::string& where, const std::string& text) {
 
 }  // namespace
 
-double Clock::seconds() const {
-  double sum = 0;
-  for (const double kind : by_kind_) sum += kind;
-  return sum;
-}
-
 std::vector<std::string> device_names() {
   std::vector<std::string> names;
   for (const DeviceFile& file : device_files()) names.emplace_back(file.name);
@@ -80,26 +74,24 @@ DeviceDescription device_description(std::string_view name_or_path) {
 }
 
 double DescribedDevice::seconds(const kernels::Call& call) {
-  using enum kernels::CallKind;
-  const double peak = call.dtype == DType::f16    ? device_.f16_flops
-                      : call.dtype == DType::bf16 ? device_.bf16_flops
-                                                  : device_.f32_flops;
+  const kernels::Cost cost = kernels::cost_of(call);
+  if (cost.flops == 0 && cost.bytes_moved == 0) return 0;
+  DType dtype = DType::f32;
   double arithmetic = device_.matmul, traffic = device_.memory;
-  switch (call.kind) {
-    case conv_forward:
-    case conv_backward_data:
-    case conv_backward_weight:
-      if (call.conv.kernel > 1) arithmetic = call.conv.groups > 1 ? device_.grouped_convolution : device_.convolution;
-      break;
-    case batch_norm_forward:
-    case batch_norm_apply:
-    case batch_norm_backward:
-      traffic = device_.batch_norm;
-      break;
-    default:
-      break;
-  }
-  return std::max(call.flops / (peak * arithmetic), call.bytes / (device_.bytes_per_second * traffic)) +
+  std::visit(
+      [&](const auto& c) {
+        if constexpr (requires { c.conv; }) {
+          dtype = c.conv.dtype;
+          if (c.conv.kernel > 1) arithmetic = c.conv.groups > 1 ? device_.grouped_convolution : device_.convolution;
+        }
+        if constexpr (requires { c.product; }) dtype = c.product.dtype;
+        if constexpr (requires { c.norm; }) traffic = device_.batch_norm;
+      },
+      call);
+  const double peak = dtype == DType::f16    ? device_.f16_flops
+                      : dtype == DType::bf16 ? device_.bf16_flops
+                                             : device_.f32_flops;
+  return std::max(cost.flops / (peak * arithmetic), cost.bytes_moved / (device_.bytes_per_second * traffic)) +
          device_.call_seconds;
 }
 

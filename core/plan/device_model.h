@@ -2,8 +2,8 @@
 
 #include <saccade/kernels/rehearsal.h>
 
-#include <array>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -25,13 +25,18 @@ class TimeModel {
 class Clock final : public kernels::MetaListener {
  public:
   explicit Clock(TimeModel& model) : model_(model) {}
-  void on_call(const kernels::Call& call) override { by_kind_[static_cast<size_t>(call.kind)] += model_.seconds(call); }
-  double seconds() const;
-  double seconds(kernels::CallKind kind) const { return by_kind_[static_cast<size_t>(kind)]; }
+  void on_call(const kernels::Call& call) override {
+    const double seconds = model_.seconds(call);
+    all_ += seconds;
+    by_name_[name_of(call)] += seconds;
+  }
+  double seconds() const { return all_; }
+  const std::map<std::string_view, double>& by_name() const { return by_name_; }
 
  private:
   TimeModel& model_;
-  std::array<double, kernels::kCallKinds> by_kind_{};
+  double all_ = 0;
+  std::map<std::string_view, double> by_name_;
 };
 
 /// A device as a data sheet and experience describe it. The file that it is read from names its sources.
@@ -57,7 +62,8 @@ std::vector<std::string> device_names();
 /// positive.
 DeviceDescription device_description(std::string_view name_or_path);
 
-/// A call takes the longer of its arithmetic and its traffic, and a little more.
+/// A call takes the longer of its arithmetic and its traffic, and a little more; of an op in several calls that is the
+/// one that counts.
 class DescribedDevice final : public TimeModel {
  public:
   explicit DescribedDevice(DeviceDescription device) : device_(std::move(device)) {}

@@ -1,5 +1,6 @@
 #include <saccade/kernels/cpu/cpu_backend.h>
 #include <saccade/kernels/cpu/isa.h>
+#include <saccade/kernels/cpu/simd/assignment.h>
 
 #include <algorithm>
 
@@ -10,7 +11,7 @@ using namespace cpu;
 namespace {
 
 const AssignmentKernels& table() {
-  return for_this_processor(baseline::assignment, avx2::assignment, avx512::assignment);
+  return for_this_processor(AssignmentKernels::baseline, AssignmentKernels::avx2, AssignmentKernels::avx512);
 }
 
 /// Chunks of rows, each with its own column sums: at most 32, of 16 rows or more.
@@ -26,27 +27,15 @@ SinkhornScratch plan(const Sinkhorn& spec, void* workspace) {
 
 }  // namespace
 
-size_t CpuBackend::sinkhorn_workspace(const Sinkhorn& spec) const {
-  const SinkhornScratch scratch = plan(spec, nullptr);
-  return static_cast<size_t>(spec.rows + 2 * scratch.chunks * spec.prototypes) * sizeof(float);
+size_t CpuBackend::workspace(const SinkhornRows& call) const {
+  const SinkhornScratch scratch = plan(call.spec, nullptr);
+  return static_cast<size_t>(bytes_of_floats(call.spec.rows + 2 * scratch.chunks * call.spec.prototypes));
 }
 
-void CpuBackend::sinkhorn_potentials(const Sinkhorn& spec, const float* scores, float* potentials, void* workspace) {
-  table().sinkhorn_potentials(spec, plan(spec, workspace), scores, potentials);
-}
-
-void CpuBackend::sinkhorn_assign(const Sinkhorn& spec, const float* scores, const float* potentials, float* q) {
-  table().sinkhorn_assign(spec, scores, potentials, q);
-}
-
-void CpuBackend::swapped_prediction(const SwappedPrediction& spec, const float* scores, const float* q, float* loss,
-                                    float* dscores) {
-  table().swapped_prediction(spec, scores, q, loss, dscores);
-}
-
-void CpuBackend::cross_entropy(int64_t rows, int64_t classes, const float* logits, const int32_t* labels, float* loss,
-                               float* dlogits) {
-  table().cross_entropy(rows, classes, logits, labels, loss, dlogits);
-}
+void CpuBackend::run(const SinkhornRows& call) { table().sinkhorn_rows(call, plan(call.spec, call.workspace)); }
+void CpuBackend::run(const SinkhornColumns& call) { table().sinkhorn_columns(call, plan(call.spec, call.workspace)); }
+void CpuBackend::run(const SinkhornAssign& call) { table().sinkhorn_assign(call); }
+void CpuBackend::run(const SwappedPredictionLoss& call) { table().swapped_prediction(call); }
+void CpuBackend::run(const CrossEntropy& call) { table().cross_entropy(call); }
 
 }  // namespace saccade::kernels

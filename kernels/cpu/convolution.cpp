@@ -118,23 +118,16 @@ const ConvPlan& conv_plan(const Conv2d& conv, std::span<const Segment> in, ConvP
 
 }  // namespace cpu
 
-size_t CpuBackend::conv2d_workspace(const Conv2d& conv, std::span<const Segment> in, ConvPass pass) const {
-  return cpu::conv_plan(conv, in, pass).workspace;
-}
+namespace {
+const cpu::ConvPlan& plan_of(const auto& call) { return cpu::conv_plan(call.conv, call.segments, call.pass); }
+}  // namespace
 
-void CpuBackend::conv2d_forward(const Conv2d& conv, std::span<const Segment> in, const void* x, const void* w, void* y,
-                                void* workspace) {
-  cpu::conv_plan(conv, in, ConvPass::forward).run(x, w, y, workspace);
-}
+size_t CpuBackend::workspace(const Conv2dForward& call) const { return plan_of(call).workspace; }
+size_t CpuBackend::workspace(const Conv2dBackwardData& call) const { return plan_of(call).workspace; }
+size_t CpuBackend::workspace(const Conv2dBackwardWeight& call) const { return plan_of(call).workspace; }
 
-void CpuBackend::conv2d_backward_data(const Conv2d& conv, std::span<const Segment> in, const void* dy, const void* w,
-                                      void* dx, void* workspace) {
-  cpu::conv_plan(conv, in, ConvPass::backward_data).run(dy, w, dx, workspace);
-}
-
-void CpuBackend::conv2d_backward_weight(const Conv2d& conv, std::span<const Segment> in, const void* x, const void* dy,
-                                        float* dw, void* workspace) {
-  cpu::conv_plan(conv, in, ConvPass::backward_weight).run(x, dy, dw, workspace);
-}
+void CpuBackend::run(const Conv2dForward& call) { plan_of(call).run(call.x, call.w, call.y, call.workspace); }
+void CpuBackend::run(const Conv2dBackwardData& call) { plan_of(call).run(call.dy, call.w, call.dx, call.workspace); }
+void CpuBackend::run(const Conv2dBackwardWeight& call) { plan_of(call).run(call.x, call.dy, call.dw, call.workspace); }
 
 }  // namespace saccade::kernels

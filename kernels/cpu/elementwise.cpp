@@ -1,5 +1,7 @@
 #include <saccade/kernels/cpu/cpu_backend.h>
 #include <saccade/kernels/cpu/isa.h>
+#include <saccade/kernels/cpu/simd/elementwise.h>
+#include <saccade/kernels/cpu/simd/rows.h>
 #include <saccade/kernels/error.h>
 
 #include <algorithm>
@@ -9,7 +11,7 @@ namespace saccade::kernels {
 
 namespace cpu {
 
-void require_floating(DType dtype, const char* where) {
+void require_floating(DType dtype, std::string_view where) {
   if (!is_floating(dtype)) {
     throw Error(std::string(where) + ": expected elements of f32, f16 or bf16, got " + std::string(name_of(dtype)));
   }
@@ -18,9 +20,15 @@ void require_floating(DType dtype, const char* where) {
 namespace {
 
 const ElementwiseKernels& elementwise() {
-  return for_this_processor(baseline::elementwise, avx2::elementwise, avx512::elementwise);
+  return for_this_processor(ElementwiseKernels::baseline, ElementwiseKernels::avx2, ElementwiseKernels::avx512);
 }
-const RowKernels& rows() { return for_this_processor(baseline::rows, avx2::rows, avx512::rows); }
+const RowKernels& rows() { return for_this_processor(RowKernels::baseline, RowKernels::avx2, RowKernels::avx512); }
+
+template <class Call>
+void run_floating(void (*kernel)(const Call&), DType dtype, std::string_view name, const Call& call) {
+  require_floating(dtype, name);
+  kernel(call);
+}
 
 /// Calls body(pointer of the element type) for any dtype.
 template <class Pointer, class Body>
@@ -58,19 +66,21 @@ void write(double value, T& to) {
 }
 
 /// Conversions from or to integers, through double (exact but for i64 beyond 2^53); towards an integer it truncates.
-void cast_any(DType from, DType to, int64_t n, const void* x, void* y) {
-  with_elements(from, x, [&](const auto* source) {
-    with_elements(to, y, [&](auto* target) {
-      for (int64_t i = 0; i < n; ++i) write(read(source[i]), target[i]);
+void cast_any(const Cast& call) {
+  with_elements(call.from, call.x, [&](const auto* source) {
+    with_elements(call.to, call.y, [&](auto* target) {
+      for (int64_t i = 0; i < call.n; ++i) write(read(source[i]), target[i]);
     });
   });
 }
 
 }  // namespace
 
-void cast_floating(DType from, DType to, int64_t n, const void* x, void* y) { elementwise().cast(from, to, n, x, y); }
+void cast_floating(DType from, DType to, int64_t n, const void* x, void* y) { elementwise().cast({from, to, n, x, y}); }
 
-void add_floats(int64_t n, const void* a, const void* b, void* y) { elementwise().add(DType::f32, n, a, b, y); }
+void add_floats(int64_t n, const void* a, const void* b, void* y) {
+  elementwise().combine({Binary::add, DType::f32, n, a, b, y});
+}
 
 }  // namespace cpu
 
@@ -78,85 +88,37 @@ using namespace cpu;
 
 Device CpuBackend::device() const { return Device::cpu; }
 
-void CpuBackend::fill(DType dtype, int64_t n, float value, void* y) {
-  if (is_floating(dtype)) return elementwise().fill(dtype, n, value, y);
-  with_elements(dtype, y, [&](auto* to) {
-    for (int64_t i = 0; i < n; ++i) write(value, to[i]);
+void CpuBackend::to_host(size_t bytes, const void* x, void* host) { run(Copy{static_cast<int64_t>(bytes), x, host}); }
+void CpuBackend::from_host(size_t bytes, const void* host, void* y) { run(Copy{static_cast<int64_t>(bytes), host, y}); }
+
+void CpuBackend::run(const Fill& call) {
+  if (is_floating(call.dtype)) return elementwise().fill(call);
+  with_elements(call.dtype, call.y, [&](auto* to) {
+    for (int64_t i = 0; i < call.n; ++i) write(call.value, to[i]);
   });
 }
 
-void CpuBackend::copy(size_t bytes, const void* x, void* y) {
-  if (bytes > 0) std::memcpy(y, x, bytes);
+void CpuBackend::run(const Copy& call) {
+  if (call.bytes > 0) std::memcpy(call.y, call.x, static_cast<size_t>(call.bytes));
 }
 
-void CpuBackend::to_host(size_t bytes, const void* x, void* host) { copy(bytes, x, host); }
-void CpuBackend::from_host(size_t bytes, const void* host, void* y) { copy(bytes, host, y); }
-
-void CpuBackend::cast(DType from, DType to, int64_t n, const void* x, void* y) {
-  if (from == to) return copy(static_cast<size_t>(n) * size_of(from), x, y);
-  if (is_floating(from) && is_floating(to)) return elementwise().cast(from, to, n, x, y);
-  cast_any(from, to, n, x, y);
+void CpuBackend::run(const Cast& call) {
+  if (call.from == call.to) return run(Copy{bytes_of(call.from, call.n), call.x, call.y});
+  is_floating(call.from) && is_floating(call.to) ? elementwise().cast(call) : cast_any(call);
 }
 
-void CpuBackend::add(DType dtype, int64_t n, const void* a, const void* b, void* y) {
-  require_floating(dtype, "add");
-  elementwise().add(dtype, n, a, b, y);
+void CpuBackend::run(const Map& c) { run_floating(elementwise().map, c.dtype, name_of(c.function), c); }
+void CpuBackend::run(const MapGradient& c) {
+  run_floating(elementwise().map_gradient, c.dtype, name_of(c.function), c);
 }
-
-void CpuBackend::scale(DType dtype, int64_t n, const void* x, float factor, void* y) {
-  require_floating(dtype, "scale");
-  elementwise().scale(dtype, n, x, factor, y);
-}
-
-void CpuBackend::scale_by(DType dtype, int64_t n, const void* x, const float* factor, void* y) {
-  scale(dtype, n, x, *factor, y);
-}
-
-void CpuBackend::multiply(DType dtype, int64_t n, const void* a, const void* b, void* y) {
-  require_floating(dtype, "multiply");
-  elementwise().multiply(dtype, n, a, b, y);
-}
-
-void CpuBackend::relu_forward(DType dtype, int64_t n, const void* x, void* y) {
-  require_floating(dtype, "relu");
-  elementwise().relu_forward(dtype, n, x, y);
-}
-
-void CpuBackend::relu_backward(DType dtype, int64_t n, const void* y, const void* dy, void* dx) {
-  require_floating(dtype, "relu");
-  elementwise().relu_backward(dtype, n, y, dy, dx);
-}
-
-void CpuBackend::sigmoid_forward(DType dtype, int64_t n, const void* x, void* y) {
-  require_floating(dtype, "sigmoid");
-  elementwise().sigmoid_forward(dtype, n, x, y);
-}
-
-void CpuBackend::sigmoid_backward(DType dtype, int64_t n, const void* y, const void* dy, void* dx) {
-  require_floating(dtype, "sigmoid");
-  elementwise().sigmoid_backward(dtype, n, y, dy, dx);
-}
-
-void CpuBackend::column_sum(DType dtype, int64_t row_count, int64_t channels, const void* x, float* out) {
-  require_floating(dtype, "column_sum");
-  rows().column_sum(dtype, row_count, channels, x, out);
-}
-
-void CpuBackend::sum(DType dtype, int64_t n, const void* x, float* out) {
-  require_floating(dtype, "sum");
-  rows().sum(dtype, n, x, out);
-}
-
-void CpuBackend::l2_normalize_forward(DType dtype, int64_t row_count, int64_t channels, float eps, const void* x,
-                                      void* y, float* norm) {
-  require_floating(dtype, "l2_normalize");
-  rows().l2_normalize_forward(dtype, row_count, channels, eps, x, y, norm);
-}
-
-void CpuBackend::l2_normalize_backward(DType dtype, int64_t row_count, int64_t channels, float eps, const void* y,
-                                       const float* norm, const void* dy, void* dx) {
-  require_floating(dtype, "l2_normalize");
-  rows().l2_normalize_backward(dtype, row_count, channels, eps, y, norm, dy, dx);
-}
+void CpuBackend::run(const Combine& c) { run_floating(elementwise().combine, c.dtype, name_of(c.function), c); }
+void CpuBackend::run(const Scale& c) { run_floating(elementwise().scale, c.dtype, c.name, c); }
+void CpuBackend::run(const ScaleBy& c) { run(Scale{c.dtype, c.n, c.x, *c.factor, c.y}); }
+void CpuBackend::run(const ColumnSum& c) { run_floating(rows().column_sum, c.dtype, c.name, c); }
+void CpuBackend::run(const Sum& c) { run_floating(rows().sum, c.dtype, c.name, c); }
+void CpuBackend::run(const L2Normalize& c) { run_floating(rows().l2_normalize, c.dtype, c.name, c); }
+void CpuBackend::run(const L2NormalizeGradient& c) { run_floating(rows().l2_normalize_gradient, c.dtype, c.name, c); }
+void CpuBackend::run(const LogSumExp& c) { run_floating(rows().log_sum_exp, c.dtype, c.name, c); }
+void CpuBackend::run(const LogSumExpGradient& c) { run_floating(rows().log_sum_exp_gradient, c.dtype, c.name, c); }
 
 }  // namespace saccade::kernels

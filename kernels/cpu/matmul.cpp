@@ -112,14 +112,15 @@ const MatMulPlan& matmul_plan(const MatMul& shape, bool bias) {
 
 }  // namespace cpu::onednn
 
-size_t CpuBackend::matmul_workspace(const MatMul& shape) const {
+size_t CpuBackend::workspace(const MatrixProduct& call) const {
+  const MatMul& shape = call.product;
   if (shape.m == 0 || shape.n == 0) return 0;
   return std::max(cpu::onednn::matmul_plan(shape, false).workspace, cpu::onednn::matmul_plan(shape, true).workspace);
 }
 
-void CpuBackend::matmul(const MatMul& shape, const void* a, const void* b, const void* bias, void* c, void* workspace) {
-  if (shape.m == 0 || shape.n == 0) return;
-  cpu::onednn::matmul_plan(shape, bias != nullptr).run(a, b, bias, c, workspace);
+void CpuBackend::run(const MatrixProduct& call) {
+  if (call.product.m == 0 || call.product.n == 0) return;
+  cpu::onednn::matmul_plan(call.product, call.bias != nullptr).run(call.a, call.b, call.bias, call.c, call.workspace);
 }
 
 }  // namespace saccade::kernels

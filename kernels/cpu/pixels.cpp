@@ -10,7 +10,10 @@ void write(float value, Half& to) { to = Half::from(value); }
 void write(float value, BFloat16& to) { to = BFloat16::from(value); }
 
 template <class T>
-void numbers(int64_t pixels, int64_t channels, const uint8_t* bytes, const PixelScale& scale, T* y) {
+void numbers(const CropsToBatch& call, T* y) {
+  const int64_t pixels = total_rows(call.segments), channels = call.channels;
+  const uint8_t* bytes = call.bytes;
+  const PixelScale scale = call.scale;
 #pragma omp parallel for schedule(static)
   for (int64_t i = 0; i < pixels; ++i)
     for (int64_t c = 0; c < channels; ++c)
@@ -19,18 +22,16 @@ void numbers(int64_t pixels, int64_t channels, const uint8_t* bytes, const Pixel
 
 }  // namespace
 
-void CpuBackend::crops_to_batch(std::span<const Segment> crops, int64_t channels, const uint8_t* bytes,
-                                const PixelScale& scale, DType dtype, void* y) {
-  cpu::require_floating(dtype, "crops_to_batch");
-  if (channels < 1 || channels > 4)
-    throw Error("crops_to_batch: expected 1 to 4 channels, got " + std::to_string(channels));
-  const int64_t pixels = total_rows(crops);
-  if (dtype == DType::f32)
-    numbers(pixels, channels, bytes, scale, static_cast<float*>(y));
-  else if (dtype == DType::f16)
-    numbers(pixels, channels, bytes, scale, static_cast<Half*>(y));
+void CpuBackend::run(const CropsToBatch& call) {
+  cpu::require_floating(call.dtype, call.name);
+  if (call.channels < 1 || call.channels > 4)
+    throw Error("crops_to_batch: expected 1 to 4 channels, got " + std::to_string(call.channels));
+  if (call.dtype == DType::f32)
+    numbers(call, static_cast<float*>(call.y));
+  else if (call.dtype == DType::f16)
+    numbers(call, static_cast<Half*>(call.y));
   else
-    numbers(pixels, channels, bytes, scale, static_cast<BFloat16*>(y));
+    numbers(call, static_cast<BFloat16*>(call.y));
 }
 
 }  // namespace saccade::kernels

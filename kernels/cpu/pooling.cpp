@@ -1,5 +1,6 @@
 #include <saccade/kernels/cpu/cpu_backend.h>
 #include <saccade/kernels/cpu/isa.h>
+#include <saccade/kernels/cpu/simd/pooling.h>
 #include <saccade/kernels/error.h>
 
 namespace saccade::kernels {
@@ -8,79 +9,52 @@ using namespace cpu;
 
 namespace {
 
-const PoolingKernels& table() { return for_this_processor(baseline::pooling, avx2::pooling, avx512::pooling); }
+const PoolingKernels& table() {
+  return for_this_processor(PoolingKernels::baseline, PoolingKernels::avx2, PoolingKernels::avx512);
+}
 
-int64_t count(std::span<const Segment> segments) { return static_cast<int64_t>(segments.size()); }
+template <class Call>
+void run_segments(void (*kernel)(const Call&, const Segment*, int64_t), const Call& call) {
+  require_floating(call.dtype, call.name);
+  kernel(call, call.segments.data(), static_cast<int64_t>(call.segments.size()));
+}
 
-void require_max_pool(const Conv2d& window) {
-  require_floating(window.dtype, "max_pool");
-  if (window.kernel > 15) {
-    throw Error("max_pool: expected a window of at most 15 x 15 (its positions are kept in a byte), got " +
-                std::to_string(window.kernel));
-  }
-  if (2 * window.padding > window.kernel) {
-    throw Error(
-        "max_pool: expected a padding of at most half the window, so that no window lies outside the image, got " +
-        std::to_string(window.padding) + " for a window of " + std::to_string(window.kernel));
+/// Calls body(segment, its output, elements of the input before it, elements of the output before it).
+template <class Call, class Body>
+void for_segments(const Call& call, Body body) {
+  if (const std::string refusal = call.refusal(); !refusal.empty()) throw Error(refusal);
+  require_floating(call.window.dtype, "max_pool");
+  int64_t in_before = 0, out_before = 0;
+  for (const Segment& s : call.segments) {
+    const Segment out = call.window.output(s);
+    body(s, out, in_before, out_before);
+    in_before += s.rows() * call.window.in_channels;
+    out_before += out.rows() * call.window.in_channels;
   }
 }
 
 }  // namespace
 
-void CpuBackend::global_avg_pool_forward(std::span<const Segment> segments, int64_t channels, DType dtype,
-                                         const void* x, void* pooled) {
-  require_floating(dtype, "global_avg_pool");
-  table().average_forward(segments.data(), count(segments), channels, dtype, x, pooled);
+void CpuBackend::run(const GlobalAvgPool& call) { run_segments(table().average, call); }
+void CpuBackend::run(const GlobalAvgPoolGradient& call) { run_segments(table().average_gradient, call); }
+void CpuBackend::run(const ChannelScale& call) { run_segments(table().scale, call); }
+void CpuBackend::run(const ChannelScaleFactorGradient& call) { run_segments(table().scale_factor_gradient, call); }
+void CpuBackend::run(const ChannelScaleInputGradient& call) { run_segments(table().scale_input_gradient, call); }
+
+void CpuBackend::run(const MaxPool& call) {
+  const DType dtype = call.window.dtype;
+  for_segments(call, [&](const Segment& in, const Segment& out, int64_t in_before, int64_t out_before) {
+    table().max(call.window, in, out, static_cast<const char*>(call.x) + bytes_of(dtype, in_before),
+                static_cast<char*>(call.y) + bytes_of(dtype, out_before), call.argmax + out_before);
+  });
 }
 
-void CpuBackend::global_avg_pool_backward(std::span<const Segment> segments, int64_t channels, DType dtype,
-                                          const void* dpooled, void* dx) {
-  require_floating(dtype, "global_avg_pool");
-  table().average_backward(segments.data(), count(segments), channels, dtype, dpooled, dx);
-}
-
-void CpuBackend::channel_scale_forward(std::span<const Segment> segments, int64_t channels, DType dtype, const void* x,
-                                       const void* scale, void* y) {
-  require_floating(dtype, "channel_scale");
-  table().scale_forward(segments.data(), count(segments), channels, dtype, x, scale, y);
-}
-
-void CpuBackend::channel_scale_backward_scale(std::span<const Segment> segments, int64_t channels, DType dtype,
-                                              const void* x, const void* dy, void* dscale) {
-  require_floating(dtype, "channel_scale");
-  table().scale_backward_scale(segments.data(), count(segments), channels, dtype, x, dy, dscale);
-}
-
-void CpuBackend::channel_scale_backward_input(std::span<const Segment> segments, int64_t channels, DType dtype,
-                                              const void* dy, const void* scale, const void* dpooled, void* dx) {
-  require_floating(dtype, "channel_scale");
-  table().scale_backward_input(segments.data(), count(segments), channels, dtype, dy, scale, dpooled, dx);
-}
-
-void CpuBackend::max_pool_forward(const Conv2d& window, std::span<const Segment> in, const void* x, void* y,
-                                  uint8_t* argmax) {
-  require_max_pool(window);
-  const auto bytes = static_cast<int64_t>(size_of(window.dtype)) * window.in_channels;
-  for (const Segment& s : in) {
-    const Segment out = window.output(s);
-    table().max_forward(window, s, out, x, y, argmax);
-    x = static_cast<const char*>(x) + s.rows() * bytes;
-    y = static_cast<char*>(y) + out.rows() * bytes;
-    argmax += out.rows() * window.in_channels;
-  }
-}
-
-void CpuBackend::max_pool_backward(const Conv2d& window, std::span<const Segment> in, const void* dy,
-                                   const uint8_t* argmax, void* dx) {
-  require_max_pool(window);
-  const auto bytes = static_cast<int64_t>(size_of(window.dtype)) * window.in_channels;
-  for (const Segment& s : in) {
-    const Segment out = window.output(s);
-    table().max_backward(window, s, out, dy, argmax, dx);
-    dx = static_cast<char*>(dx) + s.rows() * bytes;
-    dy = static_cast<const char*>(dy) + out.rows() * bytes;
-    argmax += out.rows() * window.in_channels;
-  }
+void CpuBackend::run(const MaxPoolGradient& call) {
+  const DType dtype = call.window.dtype;
+  for_segments(call, [&](const Segment& in, const Segment& out, int64_t in_before, int64_t out_before) {
+    table().max_gradient(call.window, in, out, static_cast<const char*>(call.dy) + bytes_of(dtype, out_before),
+                         call.argmax + out_before, static_cast<char*>(call.dx) + bytes_of(dtype, in_before));
+  });
 }
 
 }  // namespace saccade::kernels

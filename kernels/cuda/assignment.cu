@@ -76,6 +76,7 @@ sinkhorn_rows(Sinkhorn spec, bool first, int64_t part_rows, bool staged, const f
                 : staged ? memory + 2 * n
                          : potentials,
                 1.f / spec.eps, staged ? memory : nullptr};
+  const float everywhere = static_cast<float>(spec.rows_everywhere > 0 ? spec.rows_everywhere : spec.rows);
   float largest = -INFINITY;
   for (int64_t b = begin; b < end; ++b, row.scores += n) {
     const float shift = row_max(row, n, parts), sum = row_sum(row, n, shift, parts);
@@ -86,8 +87,8 @@ sinkhorn_rows(Sinkhorn spec, bool first, int64_t part_rows, bool staged, const f
       weight = expf(shift - next);
       largest = next;
     } else {
-      weight = 1.f / (sum * static_cast<float>(spec.rows));
-      if (thread_x() == 0) store(row_potentials + b, -logf(static_cast<float>(spec.rows)) - shift - logf(sum));
+      weight = 1.f / (sum * everywhere);
+      if (thread_x() == 0) store(row_potentials + b, -logf(everywhere) - shift - logf(sum));
     }
     for (int64_t k = thread_x(); k < n; k += threads) {
       store(columns + k, load(columns + k) * kept + exponential(row, k, shift) * weight);
@@ -119,13 +120,14 @@ SACCADE_DEVICE float column_log_sum_exp(const Sinkhorn& spec, const float* score
 /// column is summed anew.
 SACCADE_KERNEL(threads)
 sinkhorn_columns(Sinkhorn spec, bool first, int64_t parts, const float* scores, const float* partial,
-                 const float* part_max, const float* row_potentials, float* potentials) {
+                 const float* part_max, const float* row_potentials, float* potentials, float* largest_of_all) {
   SACCADE_SHARED(float, reduced, warps);
   SACCADE_SHARED(float, weights, threads);
   const int64_t k = block_x() * threads + thread_x();
   float largest = -INFINITY, u = 0;
   for (int64_t p = thread_x(); first && p < parts; p += threads) largest = larger(largest, load(part_max + p));
   largest = block_max<warps>(largest, reduced);
+  if (first && largest_of_all != nullptr && k == 0) store(largest_of_all, largest);
   for (int64_t begin = 0; begin < parts; begin += threads) {
     if (begin + thread_x() < parts) {
       store(weights + thread_x(), first ? expf(load(part_max + begin + thread_x()) - largest) : 1.f);
@@ -226,62 +228,80 @@ size_t staged_bytes(int arrays, int64_t n) {
   return bytes <= most_staged ? bytes : 0;
 }
 
+/// Where the iterations keep their state.
+struct SinkhornScratch {
+  int64_t part_rows, parts;
+  float *partial, *part_max, *row_potentials;
+};
+
+SinkhornScratch scratch_of(const Sinkhorn& spec, void* workspace) {
+  SinkhornScratch s{};
+  s.part_rows = sinkhorn_part_rows(spec.rows);
+  s.parts = divide_up(spec.rows, s.part_rows);
+  s.partial = static_cast<float*>(workspace);
+  s.part_max = s.partial + s.parts * spec.prototypes;
+  s.row_potentials = s.part_max + s.parts;
+  return s;
+}
+
+size_t workspace_of(const Sinkhorn& spec) {
+  const int64_t parts = divide_up(spec.rows, sinkhorn_part_rows(spec.rows));
+  return static_cast<size_t>(bytes_of_floats(parts * (spec.prototypes + 1) + spec.rows));
+}
+
 }  // namespace
 
-size_t sinkhorn_workspace(const Sinkhorn& spec) {
-  const int64_t parts = divide_up(spec.rows, sinkhorn_part_rows(spec.rows));
-  return static_cast<size_t>(parts * (spec.prototypes + 1) + spec.rows) * sizeof(float);
+size_t workspace(const SinkhornRows& c) { return workspace_of(c.spec); }
+size_t workspace(const SinkhornColumns& c) { return workspace_of(c.spec); }
+
+void run(Stream stream, const SinkhornRows& c) {
+  const SinkhornScratch s = scratch_of(c.spec, c.workspace);
+  const size_t staged = staged_bytes(3, c.spec.prototypes);
+  launch<sinkhorn_rows>(stream, {blocks(s.parts)}, {threads}, staged, c.spec, c.iteration == 0, s.part_rows, staged > 0,
+                        c.scores, c.potentials, s.partial, s.part_max, s.row_potentials);
 }
 
-void sinkhorn_potentials(Stream stream, const Sinkhorn& spec, const float* scores, float* potentials, void* workspace) {
-  const int64_t part_rows = sinkhorn_part_rows(spec.rows), parts = divide_up(spec.rows, part_rows);
-  auto* partial = static_cast<float*>(workspace);
-  float *part_max = partial + parts * spec.prototypes, *row_potentials = part_max + parts;
-  const size_t staged = staged_bytes(3, spec.prototypes);
-  for (int iteration = 0; iteration < spec.iterations; ++iteration) {
-    const bool first = iteration == 0;
-    launch<sinkhorn_rows>(stream, {blocks(parts)}, {threads}, staged, spec, first, part_rows, staged > 0, scores,
-                          static_cast<const float*>(potentials), partial, part_max, row_potentials);
-    launch<sinkhorn_columns>(stream, {blocks(divide_up(spec.prototypes, threads))}, {threads}, 0, spec, first, parts,
-                             scores, static_cast<const float*>(partial), static_cast<const float*>(part_max),
-                             static_cast<const float*>(row_potentials), potentials);
-  }
+void run(Stream stream, const SinkhornColumns& c) {
+  const SinkhornScratch s = scratch_of(c.spec, c.workspace);
+  launch<sinkhorn_columns>(stream, {blocks(divide_up(c.spec.prototypes, threads))}, {threads}, 0, c.spec,
+                           c.iteration == 0, s.parts, c.scores, static_cast<const float*>(s.partial),
+                           static_cast<const float*>(s.part_max), static_cast<const float*>(s.row_potentials),
+                           c.potentials, c.largest);
 }
 
-void sinkhorn_assign(Stream stream, const Sinkhorn& spec, const float* scores, const float* potentials, float* q) {
-  if (spec.rows == 0) return;
-  const int64_t part_rows = std::clamp<int64_t>(spec.rows / 512, 1, 8);
-  const size_t staged = staged_bytes(2, spec.prototypes);
-  launch<sinkhorn_softmax>(stream, {blocks(divide_up(spec.rows, part_rows))}, {threads}, staged, spec, part_rows,
-                           staged > 0, scores, potentials, q);
+void run(Stream stream, const SinkhornAssign& c) {
+  if (c.spec.rows == 0) return;
+  const int64_t part_rows = std::clamp<int64_t>(c.spec.rows / 512, 1, 8);
+  const size_t staged = staged_bytes(2, c.spec.prototypes);
+  launch<sinkhorn_softmax>(stream, {blocks(divide_up(c.spec.rows, part_rows))}, {threads}, staged, c.spec, part_rows,
+                           staged > 0, c.scores, c.potentials, c.q);
 }
 
-size_t swapped_prediction_workspace(const SwappedPrediction& spec) {
-  return static_cast<size_t>(spec.batch * spec.crops) * sizeof(float);
+size_t workspace(const SwappedPredictionLoss& c) {
+  return static_cast<size_t>(bytes_of_floats(c.spec.batch * c.spec.crops));
 }
 
-void swapped_prediction(Stream stream, const SwappedPrediction& spec, const float* scores, const float* q, float* loss,
-                        float* dscores, void* workspace) {
+void run(Stream stream, const SwappedPredictionLoss& c) {
+  const SwappedPrediction& spec = c.spec;
   const int64_t rows = spec.batch * spec.crops;
   const double share = 1. / (static_cast<double>(spec.assigning) * static_cast<double>(spec.crops - 1) *
                              static_cast<double>(spec.batch));
-  auto* row_loss = static_cast<float*>(workspace);
+  auto* row_loss = static_cast<float*>(c.workspace);
   const size_t staged = staged_bytes(2, spec.prototypes);
   launch<swapped_prediction_rows>(stream, {blocks(rows)}, {threads}, staged, spec, static_cast<float>(share),
-                                  staged > 0, scores, q, row_loss, dscores);
-  launch<loss_of_rows>(stream, {1}, {threads}, 0, rows, share, static_cast<const float*>(row_loss), loss);
+                                  staged > 0, c.scores, c.q, row_loss, c.dscores);
+  launch<loss_of_rows>(stream, {1}, {threads}, 0, rows, share, static_cast<const float*>(row_loss), c.loss);
 }
 
-size_t cross_entropy_workspace(int64_t rows) { return static_cast<size_t>(rows) * sizeof(float); }
+size_t workspace(const CrossEntropy& c) { return static_cast<size_t>(bytes_of_floats(c.rows)); }
 
-void cross_entropy(Stream stream, int64_t rows, int64_t classes, const float* logits, const int32_t* labels,
-                   float* loss, float* dlogits, void* workspace) {
-  auto* row_loss = static_cast<float*>(workspace);
-  const size_t staged = staged_bytes(1, classes);
-  launch<cross_entropy_rows>(stream, {blocks(rows)}, {threads}, staged, classes, 1.f / static_cast<float>(rows),
-                             staged > 0, logits, labels, row_loss, dlogits);
-  launch<loss_of_rows>(stream, {1}, {threads}, 0, rows, 1. / static_cast<double>(rows),
-                       static_cast<const float*>(row_loss), loss);
+void run(Stream stream, const CrossEntropy& c) {
+  auto* row_loss = static_cast<float*>(c.workspace);
+  const size_t staged = staged_bytes(1, c.classes);
+  launch<cross_entropy_rows>(stream, {blocks(c.rows)}, {threads}, staged, c.classes, 1.f / static_cast<float>(c.rows),
+                             staged > 0, c.logits, c.labels, row_loss, c.dlogits);
+  launch<loss_of_rows>(stream, {1}, {threads}, 0, c.rows, 1. / static_cast<double>(c.rows),
+                       static_cast<const float*>(row_loss), c.loss);
 }
 
 }  // namespace saccade::kernels::cuda

@@ -91,10 +91,9 @@ SACCADE_DEVICE double fold_row_lanes(double* parts, double value) {
   return sum;
 }
 
-/// Joins the parts of each segment into mean and rstd, and moves the running statistics, segment after segment.
+/// Joins the parts of each segment into its moments.
 SACCADE_KERNEL(tile_threads)
-batch_norm_finish_forward(Cut cut, Lines lines, BatchNorm spec, const float* partial, float* mean, float* rstd,
-                          float* running_mean, float* running_var) {
+batch_norm_join_moments(Cut cut, Lines lines, const float* partial, float* mean, double* squares) {
   SACCADE_SHARED(double, parts, tile_threads);
   SACCADE_SHARED(double, averages, lanes);
   const int64_t channels = lines.channels, channel = block_x() * lanes + thread_x();
@@ -118,15 +117,45 @@ batch_norm_finish_forward(Cut cut, Lines lines, BatchNorm spec, const float* par
     }
     deviation = fold_row_lanes(parts, deviation);
     if (!there || thread_y() != 0) continue;
+    store(mean + s * channels + channel, static_cast<float>(average));
+    store(squares + s * channels + channel, deviation);
+  }
+}
+
+/// Rows of each segment.
+struct SegmentRows {
+  int segments;
+  int64_t rows[most_segments];
+};
+
+/// Joins the moments of several sets of as many rows (Chan, Golub & LeVeque 1979) to mean and rstd, and moves the
+/// running statistics, segment after segment. A thread a channel.
+SACCADE_KERNEL(tile_threads)
+batch_norm_merge(SegmentRows segments, BatchNorm norm, int64_t parts, const float* means, const double* squares,
+                 float* mean, float* rstd, float* running_mean, float* running_var) {
+  const int64_t channels = norm.channels, channel = block_x() * tile_threads + thread_x();
+  const int64_t statistics = segments.segments * channels;
+  if (channel >= channels) return;
+  for (int s = 0; s < segments.segments; ++s) {
+    const int64_t at = s * channels + channel, part_rows = segments.rows[s], rows = parts * part_rows;
+    if (rows == 0) continue;
+    double average = load(means + at), deviation = load(squares + at);
+    for (int64_t part = 1; part < parts; ++part) {
+      const double delta = load(means + part * statistics + at) - average;
+      const double weight = 1. / static_cast<double>(part + 1);
+      average += delta * weight;
+      deviation += load(squares + part * statistics + at) +
+                   delta * delta * weight * static_cast<double>(part) * static_cast<double>(part_rows);
+    }
     const double variance = deviation / static_cast<double>(rows);
     const float as_float = static_cast<float>(average);
-    store(mean + s * channels + channel, as_float);
-    store(rstd + s * channels + channel, static_cast<float>(1. / sqrt(variance + static_cast<double>(spec.eps))));
+    store(mean + at, as_float);
+    store(rstd + at, static_cast<float>(1. / sqrt(variance + static_cast<double>(norm.eps))));
     if (running_mean != nullptr) {
       const float unbiased = static_cast<float>(deviation / static_cast<double>(rows > 1 ? rows - 1 : 1));
       const float old_mean = load(running_mean + channel), old_var = load(running_var + channel);
-      store(running_mean + channel, old_mean + spec.momentum * (as_float - old_mean));
-      store(running_var + channel, old_var + spec.momentum * (unbiased - old_var));
+      store(running_mean + channel, old_mean + norm.momentum * (as_float - old_mean));
+      store(running_var + channel, old_var + norm.momentum * (unbiased - old_var));
     }
   }
 }
@@ -244,12 +273,12 @@ batch_norm_backward_sums(Cut cut, Lines lines, Backward<T> in, float* partial) {
 }
 
 /// dgamma and dbeta over all segments, and each segment's factors a, b, d of dx = a dy' + b (x - mean) + d: with
-/// xhat = (x - mean) rstd, dx = gamma rstd (dy' - mean(dy') - xhat mean(dy' xhat)). factors: (segments, 3, channels).
+/// xhat = (x - mean) rstd, dx = gamma rstd (dy' - mean(dy') - xhat mean(dy' xhat)). factors: (3, segments, channels).
 SACCADE_KERNEL(tile_threads)
 batch_norm_finish_backward(Cut cut, int64_t channels, const float* partial, const float* gamma, const float* rstds,
                            float* factors, float* dgamma, float* dbeta) {
   SACCADE_SHARED(double, parts, tile_threads);
-  const int64_t channel = block_x() * lanes + thread_x();
+  const int64_t channel = block_x() * lanes + thread_x(), statistics = cut.segments * channels;
   const bool there = channel < channels, finishes = there && thread_y() == 0;
   double total_gamma = 0, total_beta = 0;
   for (int s = 0; s < cut.segments; ++s) {
@@ -268,10 +297,10 @@ batch_norm_finish_backward(Cut cut, int64_t channels, const float* partial, cons
     const double rows = static_cast<double>(cut.group_rows[s]);
     total_gamma += product * rstd;
     total_beta += sum;
-    float* to = factors + s * 3 * channels + channel;
+    float* to = factors + s * channels + channel;
     store(to, static_cast<float>(a));
-    store(to + channels, static_cast<float>(-a * rstd * rstd * product / rows));
-    store(to + 2 * channels, static_cast<float>(-a * sum / rows));
+    store(to + statistics, static_cast<float>(-a * rstd * rstd * product / rows));
+    store(to + 2 * statistics, static_cast<float>(-a * sum / rows));
   }
   if (!finishes) return;
   store(dgamma + channel, static_cast<float>(total_gamma));
@@ -290,10 +319,10 @@ batch_norm_backward_map(Cut cut, Bands bands, Backward<T> in, const float* facto
     if (c < 0) continue;
     const int64_t s = t.part.segment;
     float* to = staged + padded<V>(own);
-    const float* from = factors + s * 3 * bands.channels + c;
+    const float* from = factors + s * bands.channels + c;
     store(to, load(from));
-    store(to + padded_tile<V>, load(from + bands.channels));
-    store(to + 2 * padded_tile<V>, load(from + 2 * bands.channels));
+    store(to + padded_tile<V>, load(from + cut.segments * bands.channels));
+    store(to + 2 * padded_tile<V>, load(from + 2 * cut.segments * bands.channels));
     store(to + 3 * padded_tile<V>, load(in.mean + s * bands.channels + c));
     if (from_x) store(to + 4 * padded_tile<V>, load(in.beta + c));
   }
@@ -324,86 +353,101 @@ batch_norm_backward_map(Cut cut, Bands bands, Backward<T> in, const float* facto
 Extent by_channels(int64_t channels) { return {blocks(divide_up(channels, lanes))}; }
 constexpr Extent tile{lanes, row_lanes};
 
-LinePlan plan(const BatchNorm& spec, std::span<const Segment> segments) {
-  return spec.dtype == DType::f32 ? plan_lines<vector_of<float>>(segments, spec.channels, false, "batch_norm")
-                                  : plan_lines<vector_of<Half>>(segments, spec.channels, false, "batch_norm");
+LinePlan plan(const BatchNorm& norm, const Segments& segments) {
+  return norm.dtype == DType::f32 ? plan_lines<vector_of<float>>(segments, norm.channels, false, "batch_norm")
+                                  : plan_lines<vector_of<Half>>(segments, norm.channels, false, "batch_norm");
 }
 
-template <class T>
-void map(Stream stream, const BatchNorm& spec, std::span<const Segment> segments, bool of_variance, const void* x,
-         const void* residual, const float* gamma, const float* beta, const float* mean, const float* second, void* y) {
-  const BandPlan bands = plan_bands<vector_of<T>>(segments, spec.channels, false, "batch_norm");
-  if (bands.blocks() == 0) return;
-  launch<batch_norm_map<T>>(stream, {bands.blocks()}, tile, 0, bands.cut, bands.bands, spec.relu, of_variance, spec.eps,
-                            static_cast<const T*>(x), static_cast<const T*>(residual), gamma, beta, mean, second,
-                            static_cast<T*>(y), aligned(x, residual, y));
+/// What lies at the beginning of a workspace: moments or factors.
+int64_t result_floats(const BatchNorm& norm, const Segments& segments) {
+  return 3 * static_cast<int64_t>(segments.size()) * norm.channels;
+}
+size_t workspace_of(const BatchNorm& norm, const Segments& segments) {
+  return static_cast<size_t>(
+      bytes_of_floats(2 * plan(norm, segments).parts() * norm.channels + result_floats(norm, segments)));
+}
+template <class Call>
+float* partial_of(const Call& c) {
+  return static_cast<float*>(c.workspace) + result_floats(c.norm, c.segments);
+}
+
+template <class T, class Call>
+Backward<T> reads_of(const Call& c) {
+  return {static_cast<const T*>(c.x),
+          static_cast<const T*>(c.y),
+          static_cast<const T*>(c.dy),
+          c.gamma,
+          c.beta,
+          c.mean,
+          c.rstd,
+          c.norm.relu,
+          aligned(c.x, c.y, c.dy)};
+}
+
+/// `of_variance`: `second` is the running variance, else rstd.
+template <class Call>
+void map(Stream stream, const Call& c, const Segments& segments, bool of_variance, const float* mean,
+         const float* second) {
+  with_storage(c.norm.dtype, "batch_norm", [&]<class T>(Type<T>) {
+    const BandPlan bands = plan_bands<vector_of<T>>(segments, c.norm.channels, false, "batch_norm");
+    if (bands.blocks() == 0) return;
+    launch<batch_norm_map<T>>(stream, {bands.blocks()}, tile, 0, bands.cut, bands.bands, c.norm.relu, of_variance,
+                              c.norm.eps, static_cast<const T*>(c.x), static_cast<const T*>(c.residual), c.gamma,
+                              c.beta, mean, second, static_cast<T*>(c.y), aligned(c.x, c.residual, c.y));
+  });
 }
 
 }  // namespace
 
-size_t batch_norm_workspace(const BatchNorm& spec, std::span<const Segment> segments) {
-  return static_cast<size_t>((2 * plan(spec, segments).parts() + 3 * static_cast<int64_t>(segments.size())) *
-                             spec.channels) *
-         sizeof(float);
-}
+size_t workspace(const BatchNormMoments& c) { return workspace_of(c.norm, c.segments); }
+size_t workspace(const BatchNormBackwardSums& c) { return workspace_of(c.norm, c.segments); }
 
-void batch_norm_forward(Stream stream, const BatchNorm& spec, std::span<const Segment> segments, const void* x,
-                        const void* residual, const float* gamma, const float* beta, float* mean, float* rstd,
-                        float* running_mean, float* running_var, void* y, void* workspace) {
-  const LinePlan lines = plan(spec, segments);
+void run(Stream stream, const BatchNormMoments& c) {
+  const LinePlan lines = plan(c.norm, c.segments);
   if (lines.blocks() == 0) return;
-  with_storage(spec.dtype, "batch_norm", [&]<class T>(Type<T>) {
-    auto* partial = static_cast<float*>(workspace);
-    launch<batch_norm_moments<T>>(stream, {lines.blocks()}, tile, 0, lines.cut, lines.lines, static_cast<const T*>(x),
-                                  aligned(x), partial);
-    launch<batch_norm_finish_forward>(stream, by_channels(spec.channels), tile, 0, lines.cut, lines.lines, spec,
-                                      static_cast<const float*>(partial), mean, rstd, running_mean, running_var);
-    map<T>(stream, spec, segments, false, x, residual, gamma, beta, mean, rstd, y);
+  with_storage(c.norm.dtype, "batch_norm", [&]<class T>(Type<T>) {
+    launch<batch_norm_moments<T>>(stream, {lines.blocks()}, tile, 0, lines.cut, lines.lines, static_cast<const T*>(c.x),
+                                  aligned(c.x), partial_of(c));
+    launch<batch_norm_join_moments>(stream, by_channels(c.norm.channels), tile, 0, lines.cut, lines.lines,
+                                    static_cast<const float*>(partial_of(c)), c.mean, c.squares());
   });
 }
 
-void batch_norm_apply(Stream stream, const BatchNorm& spec, std::span<const Segment> segments, const void* x,
-                      const float* gamma, const float* beta, const float* mean, const float* rstd, void* y) {
-  with_storage(spec.dtype, "batch_norm", [&]<class T>(Type<T>) {
-    map<T>(stream, spec, segments, false, x, nullptr, gamma, beta, mean, rstd, y);
-  });
+void run(Stream stream, const BatchNormMerge& c) {
+  require_segments(c.segments, "batch_norm");
+  SegmentRows rows{static_cast<int>(c.segments.size()), {}};
+  for (size_t s = 0; s < c.segments.size(); ++s) rows.rows[s] = c.segments[s].rows();
+  launch<batch_norm_merge>(stream, {blocks(divide_up(c.norm.channels, tile_threads))}, {tile_threads}, 0, rows, c.norm,
+                           c.parts, c.means, c.squares, c.mean, c.rstd, c.running_mean, c.running_var);
 }
 
-void batch_norm_inference(Stream stream, const BatchNorm& spec, int64_t rows, const void* x, const void* residual,
-                          const float* gamma, const float* beta, const float* running_mean, const float* running_var,
-                          void* y) {
-  const Segment all = rows_as_segment(rows);
-  with_storage(spec.dtype, "batch_norm", [&]<class T>(Type<T>) {
-    map<T>(stream, spec, {&all, 1}, true, x, residual, gamma, beta, running_mean, running_var, y);
-  });
+void run(Stream stream, const BatchNormApply& c) { map(stream, c, c.segments, false, c.mean, c.rstd); }
+
+void run(Stream stream, const BatchNormInference& c) {
+  map(stream, c, {rows_as_segment(c.rows)}, true, c.running_mean, c.running_var);
 }
 
-void batch_norm_backward(Stream stream, const BatchNorm& spec, std::span<const Segment> segments, const void* x,
-                         const void* y, const void* dy, const float* gamma, const float* beta, const float* mean,
-                         const float* rstd, void* dx, void* dresidual, float* dgamma, float* dbeta, void* workspace) {
-  const LinePlan lines = plan(spec, segments);
-  auto* partial = static_cast<float*>(workspace);
-  float* factors = partial + 2 * lines.parts() * spec.channels;
-  with_storage(spec.dtype, "batch_norm", [&]<class T>(Type<T>) {
-    const Backward<T> in{static_cast<const T*>(x),
-                         static_cast<const T*>(y),
-                         static_cast<const T*>(dy),
-                         gamma,
-                         beta,
-                         mean,
-                         rstd,
-                         spec.relu,
-                         aligned(x, y, dy, dx, dresidual)};
+void run(Stream stream, const BatchNormBackwardSums& c) {
+  const LinePlan lines = plan(c.norm, c.segments);
+  with_storage(c.norm.dtype, "batch_norm", [&]<class T>(Type<T>) {
     if (lines.blocks() > 0) {
-      launch<batch_norm_backward_sums<T>>(stream, {lines.blocks()}, tile, 0, lines.cut, lines.lines, in, partial);
+      launch<batch_norm_backward_sums<T>>(stream, {lines.blocks()}, tile, 0, lines.cut, lines.lines, reads_of<T>(c),
+                                          partial_of(c));
     }
-    launch<batch_norm_finish_backward>(stream, by_channels(spec.channels), tile, 0, lines.cut, spec.channels,
-                                       static_cast<const float*>(partial), gamma, rstd, factors, dgamma, dbeta);
-    const BandPlan bands = plan_bands<vector_of<T>>(segments, spec.channels, false, "batch_norm");
+    launch<batch_norm_finish_backward>(stream, by_channels(c.norm.channels), tile, 0, lines.cut, c.norm.channels,
+                                       static_cast<const float*>(partial_of(c)), c.gamma, c.rstd, c.factors(), c.dgamma,
+                                       c.dbeta);
+  });
+}
+
+void run(Stream stream, const BatchNormBackwardMap& c) {
+  with_storage(c.norm.dtype, "batch_norm", [&]<class T>(Type<T>) {
+    const BandPlan bands = plan_bands<vector_of<T>>(c.segments, c.norm.channels, false, "batch_norm");
     if (bands.blocks() == 0) return;
-    launch<batch_norm_backward_map<T>>(stream, {bands.blocks()}, tile, 0, bands.cut, bands.bands, in,
-                                       static_cast<const float*>(factors), static_cast<T*>(dx),
-                                       static_cast<T*>(dresidual));
+    Backward<T> reads = reads_of<T>(c);
+    reads.aligned = reads.aligned && aligned(c.dx, c.dresidual);
+    launch<batch_norm_backward_map<T>>(stream, {bands.blocks()}, tile, 0, bands.cut, bands.bands, reads, c.factors,
+                                       static_cast<T*>(c.dx), static_cast<T*>(c.dresidual));
   });
 }
 

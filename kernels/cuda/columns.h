@@ -16,6 +16,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <span>
 
 namespace saccade::kernels::cuda {
 
@@ -206,7 +207,7 @@ SACCADE_DEVICE float fold(const float* parts, const LineTile<V>& t, const Lines&
 /// depend on it.
 constexpr int64_t wanted_blocks = 1024;
 
-inline void require_segments(std::span<const Segment> segments, const char* where) {
+inline void require_segments(std::span<const Segment> segments, std::string_view where) {
   if (segments.size() > most_segments) {
     throw Error(std::string(where) + ": expected at most " + std::to_string(most_segments) + " segments, got " +
                 std::to_string(segments.size()));
@@ -240,7 +241,7 @@ struct BandPlan {
 };
 
 template <int V>
-BandPlan plan_bands(std::span<const Segment> segments, int64_t channels, bool by_image, const char* where) {
+BandPlan plan_bands(std::span<const Segment> segments, int64_t channels, bool by_image, std::string_view where) {
   require_segments(segments, where);
   const int64_t fewest_rows = V / std::gcd(channels, int64_t{V}), vectors = fewest_rows * channels / V;
   int64_t times = 1;  // bands of so many times the fewest rows: no more than a tenth of the lanes idle
@@ -264,7 +265,7 @@ struct LinePlan {
 
 /// by_image: a part is a whole image.
 template <int V>
-LinePlan plan_lines(std::span<const Segment> segments, int64_t channels, bool by_image, const char* where) {
+LinePlan plan_lines(std::span<const Segment> segments, int64_t channels, bool by_image, std::string_view where) {
   require_segments(segments, where);
   const bool whole = channels % V == 0;
   const int64_t widest = (whole ? lanes : lanes - 1) * V;

@@ -12,28 +12,46 @@ struct Scale {
   float factor;
   SACCADE_DEVICE float operator()(float x) const { return x * factor; }
 };
-struct Relu {
-  SACCADE_DEVICE float operator()(float x) const { return x < 0.f ? 0.f : x; }  // NaN is passed on
-};
-struct Sigmoid {
-  SACCADE_DEVICE float operator()(float x) const { return 1.f / (1.f + expf(-x)); }
-};
 struct Add {
   SACCADE_DEVICE float operator()(float a, float b) const { return a + b; }
 };
 struct Multiply {
   SACCADE_DEVICE float operator()(float a, float b) const { return a * b; }
 };
-struct ReluBackward {
+
+// The maps: of x, and of what is kept and dy.
+struct Relu {
+  SACCADE_DEVICE float operator()(float x) const { return x < 0.f ? 0.f : x; }  // NaN is passed on
   SACCADE_DEVICE float operator()(float y, float dy) const { return y > 0.f ? dy : 0.f; }
 };
-struct SigmoidBackward {
+struct Sigmoid {
+  SACCADE_DEVICE float operator()(float x) const { return 1.f / (1.f + expf(-x)); }
   SACCADE_DEVICE float operator()(float y, float dy) const { return dy * y * (1.f - y); }
 };
 
-template <class T, class Map>
+struct Gelu {
+  SACCADE_DEVICE static float below(float x) { return 0.5f + 0.5f * erff(x * 0.70710678f); }
+  SACCADE_DEVICE float operator()(float x) const { return x * below(x); }
+  SACCADE_DEVICE float operator()(float x, float dy) const {
+    return dy * (below(x) + x * 0.39894228f * expf(x * x * -0.5f));
+  }
+};
+
+template <class Body>
+void with_function(Unary function, Body body) {
+  switch (function) {
+    case Unary::relu:
+      return body(Relu{});
+    case Unary::sigmoid:
+      return body(Sigmoid{});
+    case Unary::gelu:
+      return body(Gelu{});
+  }
+}
+
+template <class T, class Function>
 SACCADE_KERNEL(threads)
-map_one(Map map, int64_t n, const T* x, T* y, bool aligned) {
+map_one(Function map, int64_t n, const T* x, T* y, bool aligned) {
   constexpr int V = vector_of<T>;
   SACCADE_UNROLL
   for (int i = 0; i < vectors_each; ++i) {
@@ -62,9 +80,9 @@ scale_by_one(const float* factor, int64_t n, const T* x, T* y, bool aligned) {
   }
 }
 
-template <class T, class Map>
+template <class T, class Function>
 SACCADE_KERNEL(threads)
-map_two(Map map, int64_t n, const T* a, const T* b, T* y, bool aligned) {
+map_two(Function map, int64_t n, const T* a, const T* b, T* y, bool aligned) {
   constexpr int V = vector_of<T>;
   SACCADE_UNROLL
   for (int i = 0; i < vectors_each; ++i) {
@@ -134,21 +152,23 @@ SACCADE_KERNEL(threads) fill_bytes(Pattern pattern, int64_t bytes, unsigned char
 
 Extent grid_of(int64_t n, int each) { return {blocks(divide_up(n, int64_t{threads} * each))}; }
 
-template <class Map>
-void one(Stream stream, const char* name, Map map, DType dtype, int64_t n, const void* x, void* y) {
+template <class Function>
+void one(Stream stream, std::string_view name, Function function, DType dtype, int64_t n, const void* x, void* y) {
   if (n == 0) return;
   with_storage(dtype, name, [&]<class T>(Type<T>) {
-    launch<map_one<T, Map>>(stream, grid_of(n, vectors_each * vector_of<T>), {threads}, 0, map, n,
-                            static_cast<const T*>(x), static_cast<T*>(y), aligned(x, y));
+    launch<map_one<T, Function>>(stream, grid_of(n, vectors_each * vector_of<T>), {threads}, 0, function, n,
+                                 static_cast<const T*>(x), static_cast<T*>(y), aligned(x, y));
   });
 }
 
-template <class Map>
-void two(Stream stream, const char* name, Map map, DType dtype, int64_t n, const void* a, const void* b, void* y) {
+template <class Function>
+void two(Stream stream, std::string_view name, Function function, DType dtype, int64_t n, const void* a, const void* b,
+         void* y) {
   if (n == 0) return;
   with_storage(dtype, name, [&]<class T>(Type<T>) {
-    launch<map_two<T, Map>>(stream, grid_of(n, vectors_each * vector_of<T>), {threads}, 0, map, n,
-                            static_cast<const T*>(a), static_cast<const T*>(b), static_cast<T*>(y), aligned(a, b, y));
+    launch<map_two<T, Function>>(stream, grid_of(n, vectors_each * vector_of<T>), {threads}, 0, function, n,
+                                 static_cast<const T*>(a), static_cast<const T*>(b), static_cast<T*>(y),
+                                 aligned(a, b, y));
   });
 }
 
@@ -199,55 +219,50 @@ Pattern pattern_of(DType dtype, float value) {
 
 }  // namespace
 
-void fill(Stream stream, DType dtype, int64_t n, float value, void* y) {
-  if (n == 0) return;
-  const int64_t bytes = n * static_cast<int64_t>(size_of(dtype));
-  launch<fill_bytes>(stream, grid_of(bytes, 16 * vectors_each), {threads}, 0, pattern_of(dtype, value), bytes,
-                     static_cast<unsigned char*>(y), aligned(y));
+void run(Stream stream, const Fill& c) {
+  if (c.n == 0) return;
+  const int64_t bytes = bytes_of(c.dtype, c.n);
+  launch<fill_bytes>(stream, grid_of(bytes, 16 * vectors_each), {threads}, 0, pattern_of(c.dtype, c.value), bytes,
+                     static_cast<unsigned char*>(c.y), aligned(c.y));
 }
 
-void cast(Stream stream, DType from, DType to, int64_t n, const void* x, void* y) {
-  if (n == 0) return;
-  with_any(from, [&]<class From>(Type<From>) {
-    with_any(to, [&]<class To>(Type<To>) {
+void run(Stream stream, const Cast& c) {
+  if (c.n == 0) return;
+  with_any(c.from, [&]<class From>(Type<From>) {
+    with_any(c.to, [&]<class To>(Type<To>) {
+      const auto* x = static_cast<const From*>(c.x);
+      auto* y = static_cast<To*>(c.y);
       if constexpr (std::is_integral_v<From> || std::is_integral_v<To>) {
-        launch<convert_integer<From, To>>(stream, grid_of(n, 1), {threads}, 0, n, static_cast<const From*>(x),
-                                          static_cast<To*>(y));
+        launch<convert_integer<From, To>>(stream, grid_of(c.n, 1), {threads}, 0, c.n, x, y);
       } else {
-        launch<convert<From, To>>(stream, grid_of(n, 4 * vectors_each), {threads}, 0, n, static_cast<const From*>(x),
-                                  static_cast<To*>(y), aligned(x, y));
+        launch<convert<From, To>>(stream, grid_of(c.n, 4 * vectors_each), {threads}, 0, c.n, x, y, aligned(x, y));
       }
     });
   });
 }
 
-void add(Stream stream, DType dtype, int64_t n, const void* a, const void* b, void* y) {
-  two(stream, "add", Add{}, dtype, n, a, b, y);
+void run(Stream stream, const Map& c) {
+  with_function(c.function, [&](auto function) { one(stream, name_of(c.function), function, c.dtype, c.n, c.x, c.y); });
 }
-void multiply(Stream stream, DType dtype, int64_t n, const void* a, const void* b, void* y) {
-  two(stream, "multiply", Multiply{}, dtype, n, a, b, y);
+void run(Stream stream, const MapGradient& c) {
+  with_function(c.function,
+                [&](auto function) { two(stream, name_of(c.function), function, c.dtype, c.n, c.kept, c.dy, c.dx); });
 }
-void scale(Stream stream, DType dtype, int64_t n, const void* x, float factor, void* y) {
-  one(stream, "scale", Scale{factor}, dtype, n, x, y);
+void run(Stream stream, const Combine& c) {
+  switch (c.function) {
+    case Binary::add:
+      return two(stream, "add", Add{}, c.dtype, c.n, c.a, c.b, c.y);
+    case Binary::multiply:
+      return two(stream, "multiply", Multiply{}, c.dtype, c.n, c.a, c.b, c.y);
+  }
 }
-void scale_by(Stream stream, DType dtype, int64_t n, const void* x, const float* factor, void* y) {
-  if (n == 0) return;
-  with_storage(dtype, "scale_by", [&]<class T>(Type<T>) {
-    launch<scale_by_one<T>>(stream, grid_of(n, vectors_each * vector_of<T>), {threads}, 0, factor, n,
-                            static_cast<const T*>(x), static_cast<T*>(y), aligned(x, y));
+void run(Stream stream, const kernels::Scale& c) { one(stream, c.name, Scale{c.factor}, c.dtype, c.n, c.x, c.y); }
+void run(Stream stream, const ScaleBy& c) {
+  if (c.n == 0) return;
+  with_storage(c.dtype, c.name, [&]<class T>(Type<T>) {
+    launch<scale_by_one<T>>(stream, grid_of(c.n, vectors_each * vector_of<T>), {threads}, 0, c.factor, c.n,
+                            static_cast<const T*>(c.x), static_cast<T*>(c.y), aligned(c.x, c.y));
   });
-}
-void relu_forward(Stream stream, DType dtype, int64_t n, const void* x, void* y) {
-  one(stream, "relu", Relu{}, dtype, n, x, y);
-}
-void relu_backward(Stream stream, DType dtype, int64_t n, const void* y, const void* dy, void* dx) {
-  two(stream, "relu", ReluBackward{}, dtype, n, y, dy, dx);
-}
-void sigmoid_forward(Stream stream, DType dtype, int64_t n, const void* x, void* y) {
-  one(stream, "sigmoid", Sigmoid{}, dtype, n, x, y);
-}
-void sigmoid_backward(Stream stream, DType dtype, int64_t n, const void* y, const void* dy, void* dx) {
-  two(stream, "sigmoid", SigmoidBackward{}, dtype, n, y, dy, dx);
 }
 
 }  // namespace saccade::kernels::cuda

@@ -75,25 +75,15 @@ max_pool_gradient(Window w, int64_t vectors, const T* dy, const uint8_t* argmax,
   store(reinterpret_cast<Vec<T, V>*>(dx + pixel * w.channels + c), narrow<T>(sum));
 }
 
-void require_max_pool(const Conv2d& window) {
-  if (window.kernel > 15) {
-    throw Error("max_pool: expected a window of at most 15 x 15 (its positions are kept in a byte), got " +
-                std::to_string(window.kernel));
-  }
-  if (2 * window.padding > window.kernel) {
-    throw Error(
-        "max_pool: expected a padding of at most half the window, so that no window lies outside the image, got " +
-        std::to_string(window.padding) + " for a window of " + std::to_string(window.kernel));
-  }
-}
-
-/// Calls body(Type<T>, Window, elements of input before this segment, elements of output before) for each segment.
-template <class Body>
-void for_segments(const Conv2d& window, std::span<const Segment> in, Body body) {
-  require_max_pool(window);
+/// Calls body(Type<T>, Window, segment, its output, elements of the input before it, elements of the output before it)
+/// for each segment.
+template <class Call, class Body>
+void for_segments(const Call& c, Body body) {
+  if (const std::string refusal = c.refusal(); !refusal.empty()) throw Error(refusal);
+  const Conv2d& window = c.window;
   with_storage(window.dtype, "max_pool", [&]<class T>(Type<T> type) {
     int64_t in_before = 0, out_before = 0;
-    for (const Segment& s : in) {
+    for (const Segment& s : c.segments) {
       const Segment out = window.output(s);
       const Window w{static_cast<int>(window.kernel),
                      static_cast<int>(window.stride),
@@ -116,38 +106,34 @@ bool in_vectors(int64_t channels, int vector, const void* a, const void* b, cons
 
 }  // namespace
 
-void max_pool_forward(Stream stream, const Conv2d& window, std::span<const Segment> in, const void* x, void* y,
-                      uint8_t* argmax) {
-  for_segments(window, in,
-               [&]<class T>(Type<T>, const Window& w, const Segment&, const Segment& out, int64_t in_before,
-                            int64_t out_before) {
-                 const auto run = [&]<int V>(std::integral_constant<int, V>) {
-                   const int64_t vectors = out.rows() * w.channels / V;
-                   launch<max_pool<T, V>>(stream, {blocks(divide_up(vectors, threads))}, {threads}, 0, w, vectors,
-                                          static_cast<const T*>(x) + in_before, static_cast<T*>(y) + out_before,
-                                          argmax + out_before);
-                 };
-                 constexpr int V = vector_of<T>;
-                 in_vectors(w.channels, V, x, y, argmax) ? run(std::integral_constant<int, V>{})
-                                                         : run(std::integral_constant<int, 1>{});
-               });
+void run(Stream stream, const MaxPool& c) {
+  for_segments(c, [&]<class T>(Type<T>, const Window& w, const Segment&, const Segment& out, int64_t in_before,
+                               int64_t out_before) {
+    const auto run = [&]<int V>(std::integral_constant<int, V>) {
+      const int64_t vectors = out.rows() * w.channels / V;
+      launch<max_pool<T, V>>(stream, {blocks(divide_up(vectors, threads))}, {threads}, 0, w, vectors,
+                             static_cast<const T*>(c.x) + in_before, static_cast<T*>(c.y) + out_before,
+                             c.argmax + out_before);
+    };
+    constexpr int V = vector_of<T>;
+    in_vectors(w.channels, V, c.x, c.y, c.argmax) ? run(std::integral_constant<int, V>{})
+                                                  : run(std::integral_constant<int, 1>{});
+  });
 }
 
-void max_pool_backward(Stream stream, const Conv2d& window, std::span<const Segment> in, const void* dy,
-                       const uint8_t* argmax, void* dx) {
-  for_segments(
-      window, in,
-      [&]<class T>(Type<T>, const Window& w, const Segment& s, const Segment&, int64_t in_before, int64_t out_before) {
-        const auto run = [&]<int V>(std::integral_constant<int, V>) {
-          const int64_t vectors = s.rows() * w.channels / V;
-          launch<max_pool_gradient<T, V>>(stream, {blocks(divide_up(vectors, threads))}, {threads}, 0, w, vectors,
-                                          static_cast<const T*>(dy) + out_before, argmax + out_before,
-                                          static_cast<T*>(dx) + in_before);
-        };
-        constexpr int V = vector_of<T>;
-        in_vectors(w.channels, V, dy, dx, argmax) ? run(std::integral_constant<int, V>{})
-                                                  : run(std::integral_constant<int, 1>{});
-      });
+void run(Stream stream, const MaxPoolGradient& c) {
+  for_segments(c, [&]<class T>(Type<T>, const Window& w, const Segment& s, const Segment&, int64_t in_before,
+                               int64_t out_before) {
+    const auto run = [&]<int V>(std::integral_constant<int, V>) {
+      const int64_t vectors = s.rows() * w.channels / V;
+      launch<max_pool_gradient<T, V>>(stream, {blocks(divide_up(vectors, threads))}, {threads}, 0, w, vectors,
+                                      static_cast<const T*>(c.dy) + out_before, c.argmax + out_before,
+                                      static_cast<T*>(c.dx) + in_before);
+    };
+    constexpr int V = vector_of<T>;
+    in_vectors(w.channels, V, c.dy, c.dx, c.argmax) ? run(std::integral_constant<int, V>{})
+                                                    : run(std::integral_constant<int, 1>{});
+  });
 }
 
 }  // namespace saccade::kernels::cuda

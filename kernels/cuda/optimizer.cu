@@ -2,7 +2,6 @@
 // an argument of the kernel, 64 at a time, so that nothing has to be copied to the device beforehand. Memory: each
 // operand once, parameter and gradient twice with LARC, whose norms must be known first.
 
-#include <saccade/kernels/cuda/random.h>
 #include <saccade/kernels/cuda/vectors.h>
 
 #include <algorithm>
@@ -23,6 +22,7 @@ struct Tensors {
 };
 using Parameters = Tensors<ParameterSlot, most_tensors>;
 using Gradients = Tensors<GradientSlot, most_gradients>;
+using Averages = Tensors<AverageSlot, most_tensors>;
 
 /// The block's piece.
 struct Piece {
@@ -39,6 +39,27 @@ SACCADE_DEVICE Piece piece_of(const List& list) {
   }
   const int64_t begin = (block_x() - list.first_piece[low]) * piece_elements, n = list.slots[low].elements;
   return {low, begin, begin + piece_elements < n ? begin + piece_elements : n};
+}
+
+/// Block `block` of a key and stream: four random words, those of saccade::Philox (core/random.h).
+struct RandomWords {
+  uint32_t at[4];
+};
+
+SACCADE_DEVICE RandomWords philox(uint64_t key, uint64_t stream, uint64_t block) {
+  uint32_t c0 = static_cast<uint32_t>(block), c1 = static_cast<uint32_t>(block >> 32);
+  uint32_t c2 = static_cast<uint32_t>(stream), c3 = static_cast<uint32_t>(stream >> 32);
+  uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
+  for (int round = 0; round < 10; ++round) {
+    const uint64_t p0 = uint64_t{0xD2511F53u} * c0, p1 = uint64_t{0xCD9E8D57u} * c2;
+    c0 = static_cast<uint32_t>(p1 >> 32) ^ c1 ^ k0;
+    c1 = static_cast<uint32_t>(p1);
+    c2 = static_cast<uint32_t>(p0 >> 32) ^ c3 ^ k1;
+    c3 = static_cast<uint32_t>(p0);
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  return {{c0, c1, c2, c3}};
 }
 
 SACCADE_DEVICE bool is_aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
@@ -193,9 +214,22 @@ SACCADE_KERNEL(threads) unscale_gradients(Gradients list, float factor, float* n
   if (zero != 0.f) raise_flag(nonfinite);
 }
 
+SACCADE_KERNEL(threads) follow_average(Averages list, float momentum) {
+  const Piece piece = piece_of(list);
+  const AverageSlot slot = list.slots[piece.tensor];
+  const Range range{piece.begin, piece.end, is_aligned(slot.average) && is_aligned(slot.from)};
+  for (int64_t at = piece.begin + thread_x() * 4; at < piece.end; at += threads * 4) {
+    Floats<4> average = load_floats<4>(slot.average, at, range);
+    const Floats<4> from = load_floats<4>(slot.from, at, range);
+    SACCADE_UNROLL
+    for (int j = 0; j < 4; ++j) average.at[j] = average.at[j] * momentum + from.at[j] * (1.f - momentum);
+    store_floats<4>(slot.average, at, range, average);
+  }
+}
+
 /// Calls body(list, pieces before it, tensors before it) for lists of as many tensors as go along at a time.
 template <class Slot, int most, class Body>
-void in_lists(std::span<const Slot> slots, Body body) {
+void in_lists(const std::vector<Slot>& slots, Body body) {
   int64_t pieces_before = 0;
   for (size_t first = 0; first < slots.size(); first += most) {
     Tensors<Slot, most> list{};
@@ -215,7 +249,7 @@ Extent grid_of(const List& list) {
   return {blocks(list.first_piece[list.count])};
 }
 
-int64_t pieces_of(std::span<const ParameterSlot> slots) {
+int64_t pieces_of(const std::vector<ParameterSlot>& slots) {
   int64_t pieces = 0;
   for (const ParameterSlot& s : slots) pieces += divide_up(s.elements, piece_elements);
   return pieces;
@@ -223,19 +257,20 @@ int64_t pieces_of(std::span<const ParameterSlot> slots) {
 
 }  // namespace
 
-size_t sgd_workspace(const Sgd& spec, std::span<const ParameterSlot> slots) {
-  if (!(spec.trust > 0)) return 0;
-  return (2 * static_cast<size_t>(pieces_of(slots)) + slots.size()) * sizeof(float);
+size_t workspace(const SgdUpdate& call) {
+  if (!(call.settings.trust > 0)) return 0;
+  return (2 * static_cast<size_t>(pieces_of(call.slots)) + call.slots.size()) * sizeof(float);
 }
 
-void sgd(Stream stream, const Sgd& spec, std::span<const ParameterSlot> slots, void* workspace) {
+void run(Stream stream, const SgdUpdate& call) {
+  const Sgd& spec = call.settings;
   if (spec.momentum_dtype != DType::f32 && spec.momentum_dtype != DType::bf16) {
     throw Error("sgd: expected a momentum of f32 or bf16, got " + std::string(name_of(spec.momentum_dtype)));
   }
   const bool larc = spec.trust > 0;
-  auto* partial = static_cast<float*>(workspace);
-  float* all_ratios = larc ? partial + 2 * pieces_of(slots) : nullptr;
-  in_lists<ParameterSlot, most_tensors>(slots, [&](const Parameters& list, int64_t pieces, int64_t tensors) {
+  auto* partial = static_cast<float*>(call.workspace);
+  float* all_ratios = larc ? partial + 2 * pieces_of(call.slots) : nullptr;
+  in_lists<ParameterSlot, most_tensors>(call.slots, [&](const Parameters& list, int64_t pieces, int64_t tensors) {
     float* ratios = larc ? all_ratios + tensors : nullptr;
     if (larc) {
       float* sums = partial + 2 * pieces;
@@ -252,7 +287,8 @@ void sgd(Stream stream, const Sgd& spec, std::span<const ParameterSlot> slots, v
   });
 }
 
-void adamw(Stream stream, const AdamW& spec, std::span<const ParameterSlot> slots) {
+void run(Stream stream, const AdamWUpdate& call) {
+  const AdamW& spec = call.settings;
   const auto step = static_cast<double>(spec.step);
   const auto correction1 = static_cast<float>(1 - std::pow(static_cast<double>(spec.beta1), step));
   const auto correction2 = static_cast<float>(1 - std::pow(static_cast<double>(spec.beta2), step));
@@ -262,14 +298,20 @@ void adamw(Stream stream, const AdamW& spec, std::span<const ParameterSlot> slot
                         spec.beta1,
                         spec.beta2,
                         spec.eps};
-  in_lists<ParameterSlot, most_tensors>(slots, [&](const Parameters& list, int64_t, int64_t) {
+  in_lists<ParameterSlot, most_tensors>(call.slots, [&](const Parameters& list, int64_t, int64_t) {
     launch<adamw_update>(stream, grid_of(list), {threads}, 0, list, moments);
   });
 }
 
-void unscale(Stream stream, float factor, std::span<const GradientSlot> slots, float* nonfinite) {
-  in_lists<GradientSlot, most_gradients>(slots, [&](const Gradients& list, int64_t, int64_t) {
-    launch<unscale_gradients>(stream, grid_of(list), {threads}, 0, list, factor, nonfinite);
+void run(Stream stream, const Unscale& call) {
+  in_lists<GradientSlot, most_gradients>(call.slots, [&](const Gradients& list, int64_t, int64_t) {
+    launch<unscale_gradients>(stream, grid_of(list), {threads}, 0, list, call.factor, call.nonfinite);
+  });
+}
+
+void run(Stream stream, const MovingAverage& call) {
+  in_lists<AverageSlot, most_tensors>(call.slots, [&](const Averages& list, int64_t, int64_t) {
+    launch<follow_average>(stream, grid_of(list), {threads}, 0, list, call.momentum);
   });
 }
 

@@ -80,20 +80,20 @@ image_map(Cut cut, Bands bands, const T* x, const T* scale, const T* added, T* y
   }
 }
 
-void sums(Stream stream, std::span<const Segment> segments, int64_t channels, DType dtype, const char* name,
-          const void* x, const void* dy, bool average, void* out) {
-  with_storage(dtype, name, [&]<class T>(Type<T>) {
-    const LinePlan lines = plan_lines<vector_of<T>>(segments, channels, true, name);
+template <class Call>
+void sums(Stream stream, const Call& c, const void* x, const void* dy, bool average, void* out) {
+  with_storage(c.dtype, c.name, [&]<class T>(Type<T>) {
+    const LinePlan lines = plan_lines<vector_of<T>>(c.segments, c.channels, true, c.name);
     if (lines.blocks() == 0) return;
     launch<image_sums<T>>(stream, {lines.blocks()}, tile, 0, lines.cut, lines.lines, static_cast<const T*>(x),
                           static_cast<const T*>(dy), average, aligned(x, dy), static_cast<T*>(out));
   });
 }
 
-void map(Stream stream, std::span<const Segment> segments, int64_t channels, DType dtype, const char* name,
-         const void* x, const void* scale, const void* added, void* y) {
-  with_storage(dtype, name, [&]<class T>(Type<T>) {
-    const BandPlan bands = plan_bands<vector_of<T>>(segments, channels, true, name);
+template <class Call>
+void map(Stream stream, const Call& c, const void* x, const void* scale, const void* added, void* y) {
+  with_storage(c.dtype, c.name, [&]<class T>(Type<T>) {
+    const BandPlan bands = plan_bands<vector_of<T>>(c.segments, c.channels, true, c.name);
     if (bands.blocks() == 0) return;
     launch<image_map<T>>(stream, {bands.blocks()}, tile, 0, bands.cut, bands.bands, static_cast<const T*>(x),
                          static_cast<const T*>(scale), static_cast<const T*>(added), static_cast<T*>(y), aligned(x, y));
@@ -102,29 +102,10 @@ void map(Stream stream, std::span<const Segment> segments, int64_t channels, DTy
 
 }  // namespace
 
-void global_avg_pool_forward(Stream stream, std::span<const Segment> segments, int64_t channels, DType dtype,
-                             const void* x, void* pooled) {
-  sums(stream, segments, channels, dtype, "global_avg_pool", x, nullptr, true, pooled);
-}
-
-void global_avg_pool_backward(Stream stream, std::span<const Segment> segments, int64_t channels, DType dtype,
-                              const void* dpooled, void* dx) {
-  map(stream, segments, channels, dtype, "global_avg_pool", nullptr, nullptr, dpooled, dx);
-}
-
-void channel_scale_forward(Stream stream, std::span<const Segment> segments, int64_t channels, DType dtype,
-                           const void* x, const void* scale, void* y) {
-  map(stream, segments, channels, dtype, "channel_scale", x, scale, nullptr, y);
-}
-
-void channel_scale_backward_scale(Stream stream, std::span<const Segment> segments, int64_t channels, DType dtype,
-                                  const void* x, const void* dy, void* dscale) {
-  sums(stream, segments, channels, dtype, "channel_scale", x, dy, false, dscale);
-}
-
-void channel_scale_backward_input(Stream stream, std::span<const Segment> segments, int64_t channels, DType dtype,
-                                  const void* dy, const void* scale, const void* dpooled, void* dx) {
-  map(stream, segments, channels, dtype, "channel_scale", dy, scale, dpooled, dx);
-}
+void run(Stream stream, const GlobalAvgPool& c) { sums(stream, c, c.x, nullptr, true, c.pooled); }
+void run(Stream stream, const GlobalAvgPoolGradient& c) { map(stream, c, nullptr, nullptr, c.dpooled, c.dx); }
+void run(Stream stream, const ChannelScale& c) { map(stream, c, c.x, c.scale, nullptr, c.y); }
+void run(Stream stream, const ChannelScaleFactorGradient& c) { sums(stream, c, c.x, c.dy, false, c.dscale); }
+void run(Stream stream, const ChannelScaleInputGradient& c) { map(stream, c, c.dy, c.scale, c.dpooled, c.dx); }
 
 }  // namespace saccade::kernels::cuda

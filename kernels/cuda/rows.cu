@@ -171,6 +171,56 @@ l2_normalize_gradient(int64_t rows, int64_t channels, float eps, const T* y, con
   }
 }
 
+/// A lane takes the exponentials of its elements relative to the largest so far, and all lanes at the end to the row's.
+template <class T>
+SACCADE_KERNEL(lanes* rows_each)
+log_sum_exp(int64_t rows, int64_t channels, const T* x, float* out, bool aligned) {
+  SACCADE_SHARED(float, results, rows_each);
+  const int64_t first_row = block_x() * rows_each;
+  const Row row = row_of(first_row + thread_y(), rows, channels, aligned);
+  const int64_t vectors = (row.end - row.first + 3) / 4;
+  float largest = -INFINITY, sum = 0;
+  for (int64_t i = thread_x(); i < vectors; i += lanes) {
+    const Floats<4> v = load_row(x, row, i);
+    float next = largest;
+    SACCADE_UNROLL
+    for (int j = 0; j < 4; ++j) {
+      const int64_t at = row.first + i * 4 + j;
+      if (at >= row.begin && at < row.end) next = larger(next, v.at[j]);
+    }
+    if (next > largest) sum *= expf(largest - next);
+    SACCADE_UNROLL
+    for (int j = 0; j < 4; ++j) {
+      const int64_t at = row.first + i * 4 + j;
+      if (at >= row.begin && at < row.end) sum += expf(v.at[j] - next);
+    }
+    largest = next;
+  }
+  const float most = warp_max(largest);
+  sum = warp_sum(sum > 0 ? sum * expf(largest - most) : sum);
+  if (thread_x() == 0) store(results + thread_y(), most + logf(sum));
+  sync_block();
+  if (thread_y() == 0 && thread_x() < rows_each && first_row + thread_x() < rows) {
+    store(out + first_row + thread_x(), load(results + thread_x()));
+  }
+}
+
+template <class T>
+SACCADE_KERNEL(lanes* rows_each)
+log_sum_exp_gradient(int64_t rows, int64_t channels, const T* x, const float* out, const float* dout, T* dx,
+                     bool aligned) {
+  const int64_t index = block_x() * rows_each + thread_y();
+  if (index >= rows) return;
+  const Row row = row_of(index, rows, channels, aligned);
+  const float total = load(out + index), gradient = load(dout + index);
+  for (int64_t i = thread_x(); i < (row.end - row.first + 3) / 4; i += lanes) {
+    Floats<4> v = load_row(x, row, i);
+    SACCADE_UNROLL
+    for (int j = 0; j < 4; ++j) v.at[j] = expf(v.at[j] - total) * gradient;
+    store_row(dx, row, i, v);
+  }
+}
+
 /// Elements of a part of sum(): a multiple of what a block reads at once.
 int64_t part_of(int64_t n) { return divide_up(std::max<int64_t>(n / wanted_blocks, 1), 8192) * 8192; }
 
@@ -182,54 +232,68 @@ LinePlan plan(DType dtype, int64_t rows, int64_t channels) {
 
 }  // namespace
 
-size_t sum_workspace(int64_t n) { return static_cast<size_t>(divide_up(n, part_of(n))) * sizeof(float); }
+size_t workspace(const Sum& c) { return static_cast<size_t>(divide_up(c.n, part_of(c.n))) * sizeof(float); }
 
-void sum(Stream stream, DType dtype, int64_t n, const void* x, float* out, void* workspace) {
-  with_storage(dtype, "sum", [&]<class T>(Type<T>) {
-    auto* partial = static_cast<float*>(workspace);
-    const int64_t part = part_of(n), count = divide_up(n, part);
+void run(Stream stream, const Sum& c) {
+  with_storage(c.dtype, c.name, [&]<class T>(Type<T>) {
+    auto* partial = static_cast<float*>(c.workspace);
+    const int64_t part = part_of(c.n), count = divide_up(c.n, part);
     if (count > 0) {
-      launch<sum_parts<T>>(stream, {blocks(count)}, {threads}, 0, n, part, static_cast<const T*>(x), aligned(x),
+      launch<sum_parts<T>>(stream, {blocks(count)}, {threads}, 0, c.n, part, static_cast<const T*>(c.x), aligned(c.x),
                            partial);
     }
-    launch<sum_of_parts>(stream, {1}, {threads}, 0, count, static_cast<const float*>(partial), out);
+    launch<sum_of_parts>(stream, {1}, {threads}, 0, count, static_cast<const float*>(partial), c.out);
   });
 }
 
-size_t column_sum_workspace(DType dtype, int64_t rows, int64_t channels) {
-  return static_cast<size_t>(plan(dtype, rows, channels).parts() * channels) * sizeof(float);
+size_t workspace(const ColumnSum& c) {
+  return static_cast<size_t>(plan(c.dtype, c.rows, c.channels).parts() * c.channels) * sizeof(float);
 }
 
-void column_sum(Stream stream, DType dtype, int64_t rows, int64_t channels, const void* x, float* out,
-                void* workspace) {
-  with_storage(dtype, "column_sum", [&]<class T>(Type<T>) {
-    auto* partial = static_cast<float*>(workspace);
-    const LinePlan lines = plan(dtype, rows, channels);
+void run(Stream stream, const ColumnSum& c) {
+  with_storage(c.dtype, c.name, [&]<class T>(Type<T>) {
+    auto* partial = static_cast<float*>(c.workspace);
+    const LinePlan lines = plan(c.dtype, c.rows, c.channels);
     if (lines.blocks() > 0) {
-      launch<column_sum_parts<T>>(stream, {lines.blocks()}, tile, 0, lines.cut, lines.lines, static_cast<const T*>(x),
-                                  aligned(x), partial);
+      launch<column_sum_parts<T>>(stream, {lines.blocks()}, tile, 0, lines.cut, lines.lines, static_cast<const T*>(c.x),
+                                  aligned(c.x), partial);
     }
-    launch<column_sum_finish>(stream, {blocks(divide_up(channels, threads))}, {threads}, 0, lines.parts(), channels,
-                              static_cast<const float*>(partial), out);
+    launch<column_sum_finish>(stream, {blocks(divide_up(c.channels, threads))}, {threads}, 0, lines.parts(), c.channels,
+                              static_cast<const float*>(partial), c.out);
   });
 }
 
-void l2_normalize_forward(Stream stream, DType dtype, int64_t rows, int64_t channels, float eps, const void* x, void* y,
-                          float* norm) {
-  if (rows == 0) return;
-  with_storage(dtype, "l2_normalize", [&]<class T>(Type<T>) {
-    launch<l2_normalize<T>>(stream, {blocks(divide_up(rows, rows_each))}, {lanes, rows_each}, 0, rows, channels, eps,
-                            static_cast<const T*>(x), static_cast<T*>(y), norm, aligned(x, y));
+void run(Stream stream, const L2Normalize& c) {
+  if (c.rows == 0) return;
+  with_storage(c.dtype, c.name, [&]<class T>(Type<T>) {
+    launch<l2_normalize<T>>(stream, {blocks(divide_up(c.rows, rows_each))}, {lanes, rows_each}, 0, c.rows, c.channels,
+                            c.eps, static_cast<const T*>(c.x), static_cast<T*>(c.y), c.norm, aligned(c.x, c.y));
   });
 }
 
-void l2_normalize_backward(Stream stream, DType dtype, int64_t rows, int64_t channels, float eps, const void* y,
-                           const float* norm, const void* dy, void* dx) {
-  if (rows == 0) return;
-  with_storage(dtype, "l2_normalize", [&]<class T>(Type<T>) {
-    launch<l2_normalize_gradient<T>>(stream, {blocks(divide_up(rows, rows_each))}, {lanes, rows_each}, 0, rows,
-                                     channels, eps, static_cast<const T*>(y), norm, static_cast<const T*>(dy),
-                                     static_cast<T*>(dx), aligned(y, dy, dx));
+void run(Stream stream, const L2NormalizeGradient& c) {
+  if (c.rows == 0) return;
+  with_storage(c.dtype, c.name, [&]<class T>(Type<T>) {
+    launch<l2_normalize_gradient<T>>(stream, {blocks(divide_up(c.rows, rows_each))}, {lanes, rows_each}, 0, c.rows,
+                                     c.channels, c.eps, static_cast<const T*>(c.y), c.norm, static_cast<const T*>(c.dy),
+                                     static_cast<T*>(c.dx), aligned(c.y, c.dy, c.dx));
+  });
+}
+
+void run(Stream stream, const LogSumExp& c) {
+  if (c.rows == 0) return;
+  with_storage(c.dtype, c.name, [&]<class T>(Type<T>) {
+    launch<log_sum_exp<T>>(stream, {blocks(divide_up(c.rows, rows_each))}, {lanes, rows_each}, 0, c.rows, c.channels,
+                           static_cast<const T*>(c.x), c.out, aligned(c.x));
+  });
+}
+
+void run(Stream stream, const LogSumExpGradient& c) {
+  if (c.rows == 0) return;
+  with_storage(c.dtype, c.name, [&]<class T>(Type<T>) {
+    launch<log_sum_exp_gradient<T>>(stream, {blocks(divide_up(c.rows, rows_each))}, {lanes, rows_each}, 0, c.rows,
+                                    c.channels, static_cast<const T*>(c.x), c.out, c.dout, static_cast<T*>(c.dx),
+                                    aligned(c.x, c.dx));
   });
 }
 

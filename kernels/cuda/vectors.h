@@ -6,6 +6,7 @@
 #include <saccade/kernels/error.h>
 
 #include <string>
+#include <string_view>
 
 namespace saccade::kernels::cuda {
 
@@ -137,7 +138,7 @@ struct Type {
 
 /// Calls body(Type<T>) for the storage type of a dtype.
 template <class Body>
-void with_storage(DType dtype, const char* where, Body body) {
+void with_storage(DType dtype, std::string_view where, Body body) {
   switch (dtype) {
     case DType::f32:
       return body(Type<float>{});

@@ -1,9 +1,9 @@
 #include <fmt/format.h>
 #include <saccade/core/allocator.h>
 #include <saccade/core/autograd.h>
+#include <saccade/core/compute.h>
 #include <saccade/core/layer.h>
 #include <saccade/core/ops.h>
-#include <saccade/kernels/backend.h>
 #include <saccade/nn/optim/optimizer.h>
 
 #include <cmath>
@@ -127,7 +127,7 @@ bool Optimizer::scale_gradients(float factor) {
   for (const auto& [device, slots] : gradients) {
     const DeviceScope scope(device);
     const Tensor nonfinite = Tensor::zeros({1});
-    kernels::backend(device).unscale(factor, slots, static_cast<float*>(nonfinite.raw()));
+    compute(device, kernels::Unscale{factor, slots, static_cast<float*>(nonfinite.raw())});
     finite = finite && (device == Device::meta || nonfinite.to(Device::cpu).item() == 0.f);
   }
   return finite;
@@ -219,15 +219,15 @@ Sgd::Sgd(std::vector<ParameterGroup> groups, const SgdOptions& options)
 }
 
 void Sgd::update(Device device, const Common& common, const std::vector<kernels::ParameterSlot>& slots) {
-  kernels::backend(device).sgd({.lr = common.lr,
-                                .momentum = options_.momentum,
-                                .weight_decay = common.weight_decay,
-                                .trust = options_.trust,
-                                .larc_eps = options_.larc_eps,
-                                .nesterov = options_.nesterov,
-                                .momentum_dtype = options_.momentum_dtype,
-                                .rounding_seed = static_cast<uint64_t>(common.step)},
-                               slots);
+  compute(device, kernels::SgdUpdate{{.lr = common.lr,
+                                      .momentum = options_.momentum,
+                                      .weight_decay = common.weight_decay,
+                                      .trust = options_.trust,
+                                      .larc_eps = options_.larc_eps,
+                                      .nesterov = options_.nesterov,
+                                      .momentum_dtype = options_.momentum_dtype,
+                                      .rounding_seed = static_cast<uint64_t>(common.step)},
+                                     slots});
 }
 
 AdamW::AdamW(std::vector<ParameterGroup> groups, const AdamWOptions& options)
@@ -235,13 +235,13 @@ AdamW::AdamW(std::vector<ParameterGroup> groups, const AdamWOptions& options)
       options_(options) {}
 
 void AdamW::update(Device device, const Common& common, const std::vector<kernels::ParameterSlot>& slots) {
-  kernels::backend(device).adamw({.lr = common.lr,
-                                  .beta1 = options_.beta1,
-                                  .beta2 = options_.beta2,
-                                  .eps = options_.eps,
-                                  .weight_decay = common.weight_decay,
-                                  .step = common.step},
-                                 slots);
+  compute(device, kernels::AdamWUpdate{{.lr = common.lr,
+                                        .beta1 = options_.beta1,
+                                        .beta2 = options_.beta2,
+                                        .eps = options_.eps,
+                                        .weight_decay = common.weight_decay,
+                                        .step = common.step},
+                                       slots});
 }
 
 std::unique_ptr<Optimizer> Recipe::build(std::vector<ParameterGroup> groups) const {

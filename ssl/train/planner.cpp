@@ -51,7 +51,7 @@ class StepRecorder final : public kernels::MetaListener {
   }
   void on_call(const kernels::Call& call) override {
     result_.seconds += time_.seconds(call);
-    result_.flops += call.flops;
+    result_.flops += kernels::cost_of(call).flops;
     Moment moment{.seconds = result_.seconds,
                   .live = live_by_tag(allocator(Device::meta).stats()),
                   .phase = PhaseScope::current()};

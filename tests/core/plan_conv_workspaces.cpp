@@ -48,7 +48,7 @@ TEST(PlanConvWorkspaces, WeightGradientsAreSummedUpInF32BehindThePlans) {
 TEST(PlanConvWorkspaces, TheRehearsalAsksForThem) {
   const DeviceScope meta(Device::meta);
   const auto asked = [] {
-    return kernels::backend(Device::meta).conv2d_workspace(kOdd, {{{16, 28, 28}}}, ConvPass::forward);
+    return kernels::backend(Device::meta).workspace(kernels::Conv2dForward{kOdd, {{16, 28, 28}}});
   };
   const size_t cpu = asked();
   kernels::rehearse(ConvWorkspaces("a100"));

@@ -18,17 +18,17 @@ struct Assigned {
 
 Assigned on_cpu(const Sinkhorn& spec, const std::vector<float>& scores) {
   Assigned a{std::vector<float>(static_cast<size_t>(spec.prototypes), NAN), std::vector<float>(scores.size(), NAN)};
-  Workspace workspace(cpu().sinkhorn_workspace(spec));
-  cpu().sinkhorn_potentials(spec, scores.data(), a.potentials.data(), workspace.data());
-  cpu().sinkhorn_assign(spec, scores.data(), a.potentials.data(), a.q.data());
+  Workspace workspace(cpu().workspace(SinkhornRows{spec}));
+  sinkhorn_potentials(OnCpu{}, spec, scores.data(), a.potentials.data(), workspace.data());
+  cpu().run(SinkhornAssign{spec, scores.data(), a.potentials.data(), a.q.data()});
   return a;
 }
 
 Assigned on_cuda(const Sinkhorn& spec, const std::vector<float>& scores) {
   Assigned a{std::vector<float>(static_cast<size_t>(spec.prototypes), NAN), std::vector<float>(scores.size(), NAN)};
-  Workspace workspace(sinkhorn_workspace(spec));
-  sinkhorn_potentials(stream, spec, scores.data(), a.potentials.data(), workspace.data());
-  sinkhorn_assign(stream, spec, scores.data(), a.potentials.data(), a.q.data());
+  Workspace workspace(cuda::workspace(SinkhornRows{spec}));
+  sinkhorn_potentials(OnCuda{}, spec, scores.data(), a.potentials.data(), workspace.data());
+  run(stream, SinkhornAssign{spec, scores.data(), a.potentials.data(), a.q.data()});
   return a;
 }
 
@@ -39,6 +39,23 @@ void check(const Sinkhorn& spec, const std::vector<float>& scores) {
   const double rounding = 4e-7 / double{spec.eps};
   expect_near(got.potentials, {want.potentials.begin(), want.potentials.end()}, 1e-6, rounding, "potentials");
   expect_near(got.q, {want.q.begin(), want.q.end()}, 4 * rounding, 1e-7, "q");
+}
+
+TEST(CudaSinkhorn, TellsWhatTheFirstPotentialsAreOffByAndCountsTheRowsEverywhere) {
+  Sinkhorn spec{.rows = 9, .prototypes = 37, .iterations = 2};
+  spec.rows_everywhere = 36;
+  const auto scores = cosines(9, 37, 1);
+  const auto first = [&](auto run, Workspace& workspace) {
+    std::vector<float> result(2 * 37 + 1, NAN);
+    run(SinkhornRows{spec, 0, scores.data(), result.data(), workspace.data()});
+    run(SinkhornColumns{spec, 0, scores.data(), result.data(), result.data() + 37, workspace.data()});
+    std::copy_n(result.data(), 37, result.data() + 38);
+    run(SinkhornRows{spec, 1, scores.data(), result.data() + 38, workspace.data()});
+    run(SinkhornColumns{spec, 1, scores.data(), result.data() + 38, nullptr, workspace.data()});
+    return result;
+  };
+  Workspace of_cpu(cpu().workspace(SinkhornRows{spec})), of_cuda(cuda::workspace(SinkhornRows{spec}));
+  expect_same(first(OnCuda{}, of_cuda), first(OnCpu{}, of_cpu), "potentials", 20);
 }
 
 TEST(CudaSinkhorn, SmallOnesEqualTheCpu) { check({9, 37, 0.05f, 2}, cosines(9, 37, 1)); }
@@ -87,9 +104,9 @@ TEST(CudaSwappedPrediction, LossAndGradientEqualTheCpu) {
     const auto q = on_cpu(assigning, cosines(assigning.rows, assigning.prototypes, 2)).q;
     float want = NAN, got = NAN;
     std::vector<float> want_gradient(scores.size(), NAN), gradient = want_gradient;
-    cpu().swapped_prediction(spec, scores.data(), q.data(), &want, want_gradient.data());
-    Workspace workspace(swapped_prediction_workspace(spec));
-    swapped_prediction(stream, spec, scores.data(), q.data(), &got, gradient.data(), workspace.data());
+    cpu().run(SwappedPredictionLoss{spec, scores.data(), q.data(), &want, want_gradient.data()});
+    Workspace workspace(cuda::workspace(SwappedPredictionLoss{spec}));
+    run(stream, SwappedPredictionLoss{spec, scores.data(), q.data(), &got, gradient.data(), workspace.data()});
     EXPECT_NEAR(got, want, 2e-6 * want + 1e-7);
     const double weight = 1. / double(spec.assigning * (spec.crops - 1) * spec.batch);
     expect_near(gradient, {want_gradient.begin(), want_gradient.end()}, 1e-5, 2e-6 * weight / double{spec.temperature},
@@ -106,9 +123,9 @@ TEST(CudaCrossEntropy, LossAndGradientEqualTheCpuEvenForLogitsOfAThousand) {
       for (int64_t i = 0; i < rows; ++i) labels.push_back(static_cast<int32_t>(i * 7 % classes));
       float want = NAN, got = NAN;
       std::vector<float> want_gradient(logits.size(), NAN), gradient = want_gradient;
-      cpu().cross_entropy(rows, classes, logits.data(), labels.data(), &want, want_gradient.data());
-      Workspace workspace(cross_entropy_workspace(rows));
-      cross_entropy(stream, rows, classes, logits.data(), labels.data(), &got, gradient.data(), workspace.data());
+      cpu().run(CrossEntropy{rows, classes, logits.data(), labels.data(), &want, want_gradient.data()});
+      Workspace workspace(cuda::workspace(CrossEntropy{rows, classes}));
+      run(stream, CrossEntropy{rows, classes, logits.data(), labels.data(), &got, gradient.data(), workspace.data()});
       EXPECT_NEAR(got, want, 2e-6 * want + 1e-6);
       expect_near(gradient, {want_gradient.begin(), want_gradient.end()}, 2e-5, 1e-7, "dlogits");
     }

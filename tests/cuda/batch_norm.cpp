@@ -42,12 +42,12 @@ void check(const Case& c) {
   const void* residual = c.residual ? in.residual.data() : nullptr;
   Statistics want(c), got(c);
   Array want_y = unwritten(c.spec.dtype, total), y = want_y;
-  Workspace cpu_workspace(cpu().batch_norm_workspace(c.spec, c.segments));
-  cpu().batch_norm_forward(c.spec, c.segments, in.x.data(), residual, in.gamma.data(), in.beta.data(), want.mean.data(),
-                           want.rstd.data(), want.running_mean.data(), want.running_var.data(), want_y.data(),
-                           cpu_workspace.data());
-  Workspace workspace(batch_norm_workspace(c.spec, c.segments));
-  batch_norm_forward(stream, c.spec, c.segments, in.x.data(), residual, in.gamma.data(), in.beta.data(),
+  Workspace cpu_workspace(cpu().workspace(BatchNormMoments{c.spec, c.segments}));
+  batch_norm_forward(OnCpu{}, c.spec, c.segments, in.x.data(), residual, in.gamma.data(), in.beta.data(),
+                     want.mean.data(), want.rstd.data(), want.running_mean.data(), want.running_var.data(),
+                     want_y.data(), cpu_workspace.data());
+  Workspace workspace(cuda::workspace(BatchNormMoments{c.spec, c.segments}));
+  batch_norm_forward(OnCuda{}, c.spec, c.segments, in.x.data(), residual, in.gamma.data(), in.beta.data(),
                      got.mean.data(), got.rstd.data(), got.running_mean.data(), got.running_var.data(), y.data(),
                      workspace.data());
   expect_same(got.mean, want.mean, "mean");
@@ -58,18 +58,25 @@ void check(const Case& c) {
 
   if (!c.residual) {
     Array again = unwritten(c.spec.dtype, total);
-    batch_norm_apply(stream, c.spec, c.segments, in.x.data(), in.gamma.data(), in.beta.data(), got.mean.data(),
-                     got.rstd.data(), again.data());
+    run(stream, BatchNormApply{c.spec, c.segments, in.x.data(), nullptr, in.gamma.data(), in.beta.data(),
+                               got.mean.data(), got.rstd.data(), again.data()});
     EXPECT_EQ(again.bytes, y.bytes) << "apply is not what forward was";
   }
 
-  const auto inference = [&](auto call, Array& result) {
-    call(c.spec, total_rows(c.segments), in.x.data(), residual, in.gamma.data(), in.beta.data(),
-         want.running_mean.data(), want.running_var.data(), result.data());
+  const auto inference = [&](Array& result) {
+    return BatchNormInference{c.spec,
+                              total_rows(c.segments),
+                              in.x.data(),
+                              residual,
+                              in.gamma.data(),
+                              in.beta.data(),
+                              want.running_mean.data(),
+                              want.running_var.data(),
+                              result.data()};
   };
   Array want_inferred = unwritten(c.spec.dtype, total), inferred = want_inferred;
-  inference([&](auto&&... arguments) { cpu().batch_norm_inference(arguments...); }, want_inferred);
-  inference([&](auto&&... arguments) { batch_norm_inference(stream, arguments...); }, inferred);
+  cpu().run(inference(want_inferred));
+  run(stream, inference(inferred));
   expect_same(inferred, want_inferred, "inference", 4);
 
   for (const bool from_y : {true, false}) {
@@ -83,9 +90,9 @@ void check(const Case& c) {
            in.beta.data(), want.mean.data(), want.rstd.data(), to.data(), c.residual ? to_residual.data() : nullptr,
            to_gamma.data(), to_beta.data(), scratch.data());
     };
-    backward([&](auto&&... arguments) { cpu().batch_norm_backward(arguments...); }, want_dx, want_dresidual,
+    backward([&](auto&&... arguments) { batch_norm_backward(OnCpu{}, arguments...); }, want_dx, want_dresidual,
              want_dgamma, want_dbeta, cpu_workspace);
-    backward([&](auto&&... arguments) { batch_norm_backward(stream, arguments...); }, dx, dresidual, dgamma, dbeta,
+    backward([&](auto&&... arguments) { batch_norm_backward(OnCuda{}, arguments...); }, dx, dresidual, dgamma, dbeta,
              workspace);
     const double size = std::sqrt(double(total_rows(c.segments)));
     expect_same(dgamma, want_dgamma, "dgamma", 4 * size);
@@ -133,9 +140,9 @@ TEST(CudaBatchNorm, AMeanFarAboveTheDeviationDoesNotCancelTheVariance) {
   Both in(c, 1e4, 0.5);
   Statistics got(c);
   Array y = unwritten(DType::f32, total_rows(c.segments) * 19);
-  Workspace workspace(batch_norm_workspace(c.spec, c.segments));
-  batch_norm_forward(stream, c.spec, c.segments, in.x.data(), nullptr, in.gamma.data(), in.beta.data(), got.mean.data(),
-                     got.rstd.data(), nullptr, nullptr, y.data(), workspace.data());
+  Workspace workspace(cuda::workspace(BatchNormMoments{c.spec, c.segments}));
+  batch_norm_forward(OnCuda{}, c.spec, c.segments, in.x.data(), nullptr, in.gamma.data(), in.beta.data(),
+                     got.mean.data(), got.rstd.data(), nullptr, nullptr, y.data(), workspace.data());
   for (int64_t ch = 0; ch < 19; ++ch) {
     double mean = 0, var = 0;
     const int64_t rows = total_rows(c.segments);
@@ -143,6 +150,24 @@ TEST(CudaBatchNorm, AMeanFarAboveTheDeviationDoesNotCancelTheVariance) {
     for (int64_t i = 0; i < rows; ++i) var += std::pow(in.x[i * 19 + ch] - mean, 2) / double(rows);
     EXPECT_NEAR(got.rstd[static_cast<size_t>(ch)], 1 / std::sqrt(var + 1e-5), 1e-3 / std::sqrt(var));
   }
+}
+
+TEST(CudaBatchNorm, MergesTheMomentsOfSeveralProcessesAsTheCpu) {
+  const BatchNorm norm{.channels = 37};
+  std::vector<float> means = floats(normal(3 * 2 * 37, 1));
+  std::vector<double> squares = normal(3 * 2 * 37, 2);
+  for (double& s : squares) s = std::abs(s) * 50;
+  Statistics want({norm, two_resolutions, false}), got = want;
+  const auto merge = [&](Statistics& to) {
+    return BatchNormMerge{norm,           two_resolutions,        3,
+                          means.data(),   squares.data(),         to.mean.data(),
+                          to.rstd.data(), to.running_mean.data(), to.running_var.data()};
+  };
+  cpu().run(merge(want));
+  run(stream, merge(got));
+  expect_same(got.mean, want.mean, "mean");
+  expect_same(got.rstd, want.rstd, "rstd");
+  expect_same(got.running_var, want.running_var, "running_var");
 }
 
 TEST(CudaBatchNorm, SlicesThatBeginAnywhereGiveTheSameBits) {
@@ -153,10 +178,10 @@ TEST(CudaBatchNorm, SlicesThatBeginAnywhereGiveTheSameBits) {
     Statistics aligned(c), elsewhere(c);
     Array y = unwritten(dtype, total);
     Misaligned x(in.x), residual(in.residual), its_y(y);
-    Workspace workspace(batch_norm_workspace(c.spec, c.segments));
-    batch_norm_forward(stream, c.spec, c.segments, in.x.data(), in.residual.data(), in.gamma.data(), in.beta.data(),
+    Workspace workspace(cuda::workspace(BatchNormMoments{c.spec, c.segments}));
+    batch_norm_forward(OnCuda{}, c.spec, c.segments, in.x.data(), in.residual.data(), in.gamma.data(), in.beta.data(),
                        aligned.mean.data(), aligned.rstd.data(), nullptr, nullptr, y.data(), workspace.data());
-    batch_norm_forward(stream, c.spec, c.segments, x.data(), residual.data(), in.gamma.data(), in.beta.data(),
+    batch_norm_forward(OnCuda{}, c.spec, c.segments, x.data(), residual.data(), in.gamma.data(), in.beta.data(),
                        elsewhere.mean.data(), elsewhere.rstd.data(), nullptr, nullptr, its_y.data(), workspace.data());
     EXPECT_EQ(aligned.mean, elsewhere.mean);
     EXPECT_EQ(y.bytes, its_y.bytes());
@@ -170,11 +195,11 @@ TEST(CudaBatchNorm, GradientsMayLieOverTheIncomingGradient) {
   Statistics s(c);
   Array y = unwritten(DType::f16, total), dx = y, dresidual = y;
   std::vector<float> dgamma(40), dbeta(40);
-  Workspace workspace(batch_norm_workspace(c.spec, c.segments));
-  batch_norm_forward(stream, c.spec, c.segments, in.x.data(), in.residual.data(), in.gamma.data(), in.beta.data(),
+  Workspace workspace(cuda::workspace(BatchNormMoments{c.spec, c.segments}));
+  batch_norm_forward(OnCuda{}, c.spec, c.segments, in.x.data(), in.residual.data(), in.gamma.data(), in.beta.data(),
                      s.mean.data(), s.rstd.data(), nullptr, nullptr, y.data(), workspace.data());
   const auto backward = [&](void* dy, void* to, void* to_residual) {
-    batch_norm_backward(stream, c.spec, c.segments, in.x.data(), y.data(), dy, in.gamma.data(), in.beta.data(),
+    batch_norm_backward(OnCuda{}, c.spec, c.segments, in.x.data(), y.data(), dy, in.gamma.data(), in.beta.data(),
                         s.mean.data(), s.rstd.data(), to, to_residual, dgamma.data(), dbeta.data(), workspace.data());
   };
   Array over_dx = in.dy, over_dresidual = in.dy, other = y;

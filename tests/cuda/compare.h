@@ -6,12 +6,17 @@
 #include <cstring>
 
 #include "../kernels/arrays.h"
+#include "../kernels/in_parts.h"
 
 /// The kernels in the emulator beside the CPU backend: the same arguments, the same results within rounding.
 namespace saccade::kernels::cuda {
 
 constexpr DType floating[] = {DType::f32, DType::f16, DType::bf16};
 constexpr Stream stream = nullptr;  ///< the emulator runs at once
+
+struct OnCuda {
+  void operator()(const auto& call) const { run(stream, call); }
+};
 
 inline Backend& cpu() { return backend(Device::cpu); }
 

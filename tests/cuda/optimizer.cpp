@@ -50,9 +50,9 @@ TEST(CudaOptimizers, SgdAndLarcEqualTheCpu) {
       for (int step = 0; step < 2; ++step) {
         before = want.brain;
         spec.rounding_seed = static_cast<uint64_t>(step) + 99;
-        cpu().sgd(spec, want.slots);
-        Workspace workspace(sgd_workspace(spec, got.slots));
-        cuda::sgd(stream, spec, got.slots, workspace.data());
+        cpu().run(SgdUpdate{spec, want.slots});
+        Workspace workspace(cuda::workspace(SgdUpdate{spec, got.slots}));
+        cuda::run(stream, SgdUpdate{spec, got.slots, workspace.data()});
       }
       for (size_t i = 0; i < want.p.size(); ++i) {
         expect_same(got.m[i], want.m[i], "momentum");
@@ -79,8 +79,8 @@ TEST(CudaOptimizers, AdamWEqualsTheCpu) {
   Parameters want(DType::f32, true), got(DType::f32, true);
   AdamW spec{.lr = 2e-3f, .weight_decay = 0.05f};
   for (spec.step = 1; spec.step <= 3; ++spec.step) {
-    cpu().adamw(spec, want.slots);
-    cuda::adamw(stream, spec, got.slots);
+    cpu().run(AdamWUpdate{spec, want.slots});
+    cuda::run(stream, AdamWUpdate{spec, got.slots});
   }
   for (size_t i = 0; i < want.p.size(); ++i) {
     expect_same(got.p[i], want.p[i], "parameter");
@@ -99,63 +99,55 @@ TEST(CudaOptimizers, UnscaleMultipliesAndTellsOfWhatIsNotFinite) {
   for (size_t i = 0; i < 67; ++i) slots.push_back({parameters.g[i].data(), int64_t(parameters.g[i].size())});
   for (size_t i = 0; i < 70; ++i) slots.push_back({nullptr, 0});
   float flag = 0;
-  unscale(stream, 0.25f, slots, &flag);
+  run(stream, Unscale{0.25f, slots, &flag});
   EXPECT_EQ(flag, 0);
   EXPECT_EQ(parameters.g, want);
   for (const float bad : {INFINITY, -INFINITY, NAN}) {
     flag = 0;
     parameters.g[5][40000] = bad;
-    unscale(stream, 1.f, slots, &flag);
+    run(stream, Unscale{1.f, slots, &flag});
     EXPECT_EQ(flag, 1);
     parameters.g[5][40000] = 0;
-    unscale(stream, 1.f, slots, &flag);
+    run(stream, Unscale{1.f, slots, &flag});
     EXPECT_EQ(flag, 1) << "the flag of an earlier call is kept";
   }
 }
 
-TEST(CudaRandom, PhiloxGivesTheNumbersOfTheCpu) {
-  const uint64_t key = 0x123456789abcdefull, sequence = 0xfedcba987654321ull, block = (uint64_t{1} << 32) - 3;
-  for (const int64_t n : {1, 4, 1029}) {
-    std::vector<float> y(static_cast<size_t>(n), NAN), z = y;
-    philox_uniform(stream, key, sequence, block, n, y.data());
-    philox_normal(stream, key, sequence, block, n, z.data());
-    Philox uniform(key, sequence, block), normal(key, sequence, block);
-    for (int64_t i = 0; i < n; ++i) {
-      EXPECT_EQ(y[static_cast<size_t>(i)], uniform.uniform());
-      EXPECT_FLOAT_EQ(z[static_cast<size_t>(i)], normal.normal());
-    }
+TEST(CudaOptimizers, AMovingAverageEqualsTheCpu) {
+  Parameters want(DType::f32, false), got(DType::f32, false);
+  const auto slots_of = [](Parameters& of) {
+    std::vector<AverageSlot> slots;
+    for (const ParameterSlot& s : of.slots) slots.push_back({s.parameter, s.gradient, s.elements});
+    return slots;
+  };
+  for (const float momentum : {0.996f, 0.f, 1.f}) {
+    cpu().run(MovingAverage{momentum, slots_of(want)});
+    run(stream, MovingAverage{momentum, slots_of(got)});
+    for (size_t i = 0; i < want.p.size(); ++i) expect_same(got.p[i], want.p[i], "average");
   }
 }
 
-TEST(CudaInput, CropsBecomeNumbersMirroredWhereAsked) {
+TEST(CudaInput, CropsBecomeTheNumbersOfTheCpu) {
   const PixelScale scale{{1 / (255 * 0.228f), 1 / (255 * 0.224f), 1 / (255 * 0.225f), 1}, {-2.1f, -2.f, -1.8f, 0}};
   for (const DType dtype : floating) {
     for (const auto& [height, width, channels] : {std::tuple{4, 96, 3}, {3, 5, 3}, {2, 7, 1}, {2, 9, 4}}) {
-      const int64_t images = 3, n = images * height * width * channels;
+      const Segments segments = {{3, height, width}, {2, width, 3}};
+      const int64_t n = total_rows(segments) * channels;
       std::vector<uint8_t> crops(static_cast<size_t>(n));
       for (size_t i = 0; i < crops.size(); ++i) crops[i] = static_cast<uint8_t>(i * 37 % 256);
-      const std::vector<uint8_t> mirror = {0, 1, 0};
-      for (const uint8_t* flips : {static_cast<const uint8_t*>(nullptr), mirror.data()}) {
-        std::vector<double> want;
-        for (int64_t i = 0; i < n; ++i) {
-          const int64_t c = i % channels, x = i / channels % width, line = i / channels / width;
-          const bool flipped = flips != nullptr && flips[line / height] != 0;
-          const int64_t from = (line * width + (flipped ? width - 1 - x : x)) * channels + c;
-          want.push_back(double{scale.factor[c]} * crops[static_cast<size_t>(from)] + double{scale.offset[c]});
-        }
-        Array y = unwritten(dtype, n);
-        crops_to_batch(stream, images, height, width, channels, crops.data(), flips, scale, dtype, y.data());
-        y.refresh();
-        expect_near(y, want, rounding(dtype), 1e-6, "numbers");
-        if (flips != nullptr) continue;
-        Array cpus = unwritten(dtype, n);
-        const Segment segment{images, height, width};
-        cpu().crops_to_batch({&segment, 1}, channels, crops.data(), scale, dtype, cpus.data());
-        EXPECT_EQ(y.bytes, cpus.bytes) << name_of(dtype) << ", " << channels << " channels";
-      }
+      std::vector<double> want;
+      for (int64_t i = 0; i < n; ++i)
+        want.push_back(double{scale.factor[i % channels]} * crops[static_cast<size_t>(i)] +
+                       double{scale.offset[i % channels]});
+      Array y = unwritten(dtype, n), cpus = y;
+      run(stream, CropsToBatch{segments, channels, crops.data(), scale, dtype, y.data()});
+      y.refresh();
+      expect_near(y, want, rounding(dtype), 1e-6, "numbers");
+      cpu().run(CropsToBatch{segments, channels, crops.data(), scale, dtype, cpus.data()});
+      EXPECT_EQ(y.bytes, cpus.bytes) << name_of(dtype) << ", " << channels << " channels";
     }
   }
-  EXPECT_THROW(crops_to_batch(stream, 1, 1, 6000, 3, nullptr, nullptr, scale, DType::f32, nullptr), Error);
+  EXPECT_THROW(run(stream, CropsToBatch{{{1, 1, 6000}}, 3, nullptr, scale, DType::f32, nullptr}), Error);
 }
 
 }  // namespace

@@ -16,11 +16,11 @@ TEST(CudaPooling, AveragesAndTheirGradientsEqualTheCpu) {
       Array x = array(dtype, normal(rows * channels, 1, 0.3)), dpooled = array(dtype, normal(images * channels, 2));
       Array want = unwritten(dtype, images * channels), got = want, want_dx = unwritten(dtype, rows * channels),
             dx = want_dx;
-      cpu().global_avg_pool_forward(segments, channels, dtype, x.data(), want.data());
-      global_avg_pool_forward(stream, segments, channels, dtype, x.data(), got.data());
+      cpu().run(GlobalAvgPool{segments, channels, dtype, x.data(), want.data()});
+      run(stream, GlobalAvgPool{segments, channels, dtype, x.data(), got.data()});
       expect_same(got, want, "pooled");
-      cpu().global_avg_pool_backward(segments, channels, dtype, dpooled.data(), want_dx.data());
-      global_avg_pool_backward(stream, segments, channels, dtype, dpooled.data(), dx.data());
+      cpu().run(GlobalAvgPoolGradient{segments, channels, dtype, dpooled.data(), want_dx.data()});
+      run(stream, GlobalAvgPoolGradient{segments, channels, dtype, dpooled.data(), dx.data()});
       expect_same(dx, want_dx, "dx");
     }
   }
@@ -33,20 +33,20 @@ TEST(CudaPooling, ChannelScaleAndItsGradientsEqualTheCpu) {
       Array x = array(dtype, normal(rows * channels, 1)), scale = array(dtype, normal(images * channels, 2));
       Array dy = array(dtype, normal(rows * channels, 3)), dpooled = array(dtype, normal(images * channels, 4));
       Array want = unwritten(dtype, rows * channels), got = want;
-      cpu().channel_scale_forward(segments, channels, dtype, x.data(), scale.data(), want.data());
-      channel_scale_forward(stream, segments, channels, dtype, x.data(), scale.data(), got.data());
+      cpu().run(ChannelScale{segments, channels, dtype, x.data(), scale.data(), want.data()});
+      run(stream, ChannelScale{segments, channels, dtype, x.data(), scale.data(), got.data()});
       expect_same(got, want, "y");
       Array want_scale = unwritten(dtype, images * channels), got_scale = want_scale;
-      cpu().channel_scale_backward_scale(segments, channels, dtype, x.data(), dy.data(), want_scale.data());
-      channel_scale_backward_scale(stream, segments, channels, dtype, x.data(), dy.data(), got_scale.data());
+      cpu().run(ChannelScaleFactorGradient{segments, channels, dtype, x.data(), dy.data(), want_scale.data()});
+      run(stream, ChannelScaleFactorGradient{segments, channels, dtype, x.data(), dy.data(), got_scale.data()});
       expect_same(got_scale, want_scale, "dscale", 10);
       for (void* added : {static_cast<void*>(nullptr), dpooled.data()}) {
-        cpu().channel_scale_backward_input(segments, channels, dtype, dy.data(), scale.data(), added, want.data());
-        channel_scale_backward_input(stream, segments, channels, dtype, dy.data(), scale.data(), added, got.data());
+        cpu().run(ChannelScaleInputGradient{segments, channels, dtype, dy.data(), scale.data(), added, want.data()});
+        run(stream, ChannelScaleInputGradient{segments, channels, dtype, dy.data(), scale.data(), added, got.data()});
         expect_same(got, want, "dx", 2);
       }
-      channel_scale_backward_input(stream, segments, channels, dtype, dy.data(), scale.data(), dpooled.data(),
-                                   dy.data());
+      run(stream,
+          ChannelScaleInputGradient{segments, channels, dtype, dy.data(), scale.data(), dpooled.data(), dy.data()});
       EXPECT_EQ(dy.bytes, got.bytes) << "dx over dy";
     }
   }
@@ -58,11 +58,11 @@ TEST(CudaPooling, SlicesThatBeginAnywhereGiveTheSameBits) {
     Array x = array(dtype, normal(rows * channels, 1)), scale = array(dtype, normal(images * channels, 2));
     Array y = unwritten(dtype, rows * channels), pooled = unwritten(dtype, images * channels);
     Misaligned its_x(x), its_y(y), its_pooled(pooled);
-    channel_scale_forward(stream, segments, channels, dtype, x.data(), scale.data(), y.data());
-    channel_scale_forward(stream, segments, channels, dtype, its_x.data(), scale.data(), its_y.data());
+    run(stream, ChannelScale{segments, channels, dtype, x.data(), scale.data(), y.data()});
+    run(stream, ChannelScale{segments, channels, dtype, its_x.data(), scale.data(), its_y.data()});
     EXPECT_EQ(its_y.bytes(), y.bytes);
-    global_avg_pool_forward(stream, segments, channels, dtype, x.data(), pooled.data());
-    global_avg_pool_forward(stream, segments, channels, dtype, its_x.data(), its_pooled.data());
+    run(stream, GlobalAvgPool{segments, channels, dtype, x.data(), pooled.data()});
+    run(stream, GlobalAvgPool{segments, channels, dtype, its_x.data(), its_pooled.data()});
     EXPECT_EQ(its_pooled.bytes(), pooled.bytes);
   }
 }
@@ -79,12 +79,12 @@ TEST(CudaPooling, MaxPoolEqualsTheCpu) {
         Array dy = array(dtype, normal(out_rows * channels, 2)), want_dx = unwritten(dtype, total_rows(in) * channels);
         Array got = want, dx = want_dx;
         std::vector<uint8_t> want_argmax(static_cast<size_t>(out_rows * channels), 255), argmax = want_argmax;
-        cpu().max_pool_forward(window, in, x.data(), want.data(), want_argmax.data());
-        max_pool_forward(stream, window, in, x.data(), got.data(), argmax.data());
+        cpu().run(MaxPool{window, in, x.data(), want.data(), want_argmax.data()});
+        run(stream, MaxPool{window, in, x.data(), got.data(), argmax.data()});
         EXPECT_EQ(got.bytes, want.bytes);
         EXPECT_EQ(argmax, want_argmax);
-        cpu().max_pool_backward(window, in, dy.data(), argmax.data(), want_dx.data());
-        max_pool_backward(stream, window, in, dy.data(), argmax.data(), dx.data());
+        cpu().run(MaxPoolGradient{window, in, dy.data(), argmax.data(), want_dx.data()});
+        run(stream, MaxPoolGradient{window, in, dy.data(), argmax.data(), dx.data()});
         expect_same(dx, want_dx, "dx", 4);
       }
     }
@@ -93,11 +93,11 @@ TEST(CudaPooling, MaxPoolEqualsTheCpu) {
 
 TEST(CudaPooling, WhatCannotBeIsRefused) {
   const Segments large = {{1, 40, 40}};
-  EXPECT_THROW(max_pool_forward(stream, {1, 1, 17, 1, 0, 1, DType::f32}, large, nullptr, nullptr, nullptr), Error);
-  EXPECT_THROW(max_pool_forward(stream, {1, 1, 2, 1, 2, 1, DType::f32}, large, nullptr, nullptr, nullptr), Error);
-  EXPECT_THROW(max_pool_forward(stream, {1, 1, 2, 1, 0, 1, DType::i32}, large, nullptr, nullptr, nullptr), Error);
+  EXPECT_THROW(run(stream, MaxPool{{{1, 1, 17, 1, 0, 1, DType::f32}, large}}), Error);
+  EXPECT_THROW(run(stream, MaxPool{{{1, 1, 3, 1, 2, 1, DType::f32}, large}}), Error);
+  EXPECT_THROW(run(stream, MaxPool{{{1, 1, 2, 1, 0, 1, DType::i32}, large}}), Error);
   const Segments many(17, Segment{1, 1, 1});
-  EXPECT_THROW(global_avg_pool_forward(stream, many, 4, DType::f32, nullptr, nullptr), Error);
+  EXPECT_THROW(run(stream, GlobalAvgPool{many, 4, DType::f32, nullptr, nullptr}), Error);
 }
 
 }  // namespace

@@ -14,7 +14,7 @@ class Memory {
   Memory(DType dtype, int64_t elements)
       : bytes_(static_cast<double>(elements) * static_cast<double>(size_of(dtype))),
         data_(std::aligned_alloc(256, (static_cast<size_t>(elements) * size_of(dtype) + 255) / 256 * 256)) {
-    fill(stream, dtype, elements, 1.f, data_.get());
+    run(stream, Fill{dtype, elements, 1.f, data_.get()});
   }
   void* get() { return data_.get(); }
   float* floats() { return static_cast<float*>(data_.get()); }
@@ -94,14 +94,14 @@ TEST_P(Traffic, BatchNormReadsTwiceAndWritesOnce) {
   Memory x = map(), residual = map(), dy = map(), y = map(), dx = map(), dresidual = map();
   Memory gamma = floats_of(s.channels), beta = floats_of(s.channels), mean = floats_of(segments * s.channels),
          rstd = floats_of(segments * s.channels), dgamma = floats_of(s.channels), dbeta = floats_of(s.channels);
-  Memory workspace = scratch(batch_norm_workspace(spec, s.segments));
+  Memory workspace = scratch(cuda::workspace(BatchNormMoments{spec, s.segments}));
   const double one = x.bytes();
   const auto forward = [&](void* added) {
-    batch_norm_forward(stream, spec, s.segments, x.get(), added, gamma.floats(), beta.floats(), mean.floats(),
+    batch_norm_forward(OnCuda{}, spec, s.segments, x.get(), added, gamma.floats(), beta.floats(), mean.floats(),
                        rstd.floats(), nullptr, nullptr, y.get(), workspace.get());
   };
   const auto backward = [&](void* from_y, void* to_residual) {
-    batch_norm_backward(stream, spec, s.segments, x.get(), from_y, dy.get(), gamma.floats(), beta.floats(),
+    batch_norm_backward(OnCuda{}, spec, s.segments, x.get(), from_y, dy.get(), gamma.floats(), beta.floats(),
                         mean.floats(), rstd.floats(), dx.get(), to_residual, dgamma.floats(), dbeta.floats(),
                         workspace.get());
   };
@@ -111,12 +111,12 @@ TEST_P(Traffic, BatchNormReadsTwiceAndWritesOnce) {
   expect_traffic("batch_norm_backward from y", 7 * one, s.most, [&] { backward(y.get(), nullptr); });
   expect_traffic("batch_norm_backward + residual", 8 * one, s.most, [&] { backward(y.get(), dresidual.get()); });
   expect_traffic("batch_norm_apply", 2 * one, s.most, [&] {
-    batch_norm_apply(stream, spec, s.segments, x.get(), gamma.floats(), beta.floats(), mean.floats(), rstd.floats(),
-                     y.get());
+    run(stream, BatchNormApply{spec, s.segments, x.get(), nullptr, gamma.floats(), beta.floats(), mean.floats(),
+                               rstd.floats(), y.get()});
   });
   expect_traffic("batch_norm_inference", 2 * one, s.most, [&] {
-    batch_norm_inference(stream, spec, rows(), x.get(), nullptr, gamma.floats(), beta.floats(), mean.floats(),
-                         rstd.floats(), y.get());
+    run(stream, BatchNormInference{spec, rows(), x.get(), nullptr, gamma.floats(), beta.floats(), mean.floats(),
+                                   rstd.floats(), y.get()});
   });
 }
 
@@ -124,18 +124,21 @@ TEST_P(Traffic, PoolingAndChannelScaleMoveEachOperandOnce) {
   const Shape& s = shape();
   Memory x = map(), dy = map(), y = map(), pooled = per_image(), scale = per_image();
   const double one = x.bytes(), few = pooled.bytes();
-  expect_traffic("global_avg_pool_forward", one + few, s.most,
-                 [&] { global_avg_pool_forward(stream, s.segments, s.channels, s.dtype, x.get(), pooled.get()); });
-  expect_traffic("global_avg_pool_backward", one + few, s.most,
-                 [&] { global_avg_pool_backward(stream, s.segments, s.channels, s.dtype, pooled.get(), y.get()); });
+  expect_traffic("global_avg_pool_forward", one + few, s.most, [&] {
+    run(stream, GlobalAvgPool{s.segments, s.channels, s.dtype, x.get(), pooled.get()});
+  });
+  expect_traffic("global_avg_pool_backward", one + few, s.most, [&] {
+    run(stream, GlobalAvgPoolGradient{s.segments, s.channels, s.dtype, pooled.get(), y.get()});
+  });
   expect_traffic("channel_scale_forward", 2 * one + few, s.most, [&] {
-    channel_scale_forward(stream, s.segments, s.channels, s.dtype, x.get(), scale.get(), y.get());
+    run(stream, ChannelScale{s.segments, s.channels, s.dtype, x.get(), scale.get(), y.get()});
   });
   expect_traffic("channel_scale_backward_scale", 2 * one + few, s.most, [&] {
-    channel_scale_backward_scale(stream, s.segments, s.channels, s.dtype, x.get(), dy.get(), scale.get());
+    run(stream, ChannelScaleFactorGradient{s.segments, s.channels, s.dtype, x.get(), dy.get(), scale.get()});
   });
   expect_traffic("channel_scale_backward_input", 2 * one + 2 * few, s.most, [&] {
-    channel_scale_backward_input(stream, s.segments, s.channels, s.dtype, dy.get(), scale.get(), pooled.get(), y.get());
+    run(stream,
+        ChannelScaleInputGradient{s.segments, s.channels, s.dtype, dy.get(), scale.get(), pooled.get(), y.get()});
   });
 }
 
@@ -144,25 +147,39 @@ TEST_P(Traffic, MapsAndSumsMoveEachOperandOnce) {
   const int64_t n = rows() * s.channels;
   Memory x = map(), b = map(), y = map(), out = floats_of(s.channels), norm = floats_of(rows());
   const double one = x.bytes();
-  expect_traffic("fill", one, 1.1, [&] { fill(stream, s.dtype, n, 1.f, y.get()); });
-  expect_traffic("scale", 2 * one, 1.1, [&] { cuda::scale(stream, s.dtype, n, x.get(), 2.f, y.get()); });
-  expect_traffic("add", 3 * one, 1.1, [&] { add(stream, s.dtype, n, x.get(), b.get(), y.get()); });
-  expect_traffic("relu_backward", 3 * one, 1.1, [&] { relu_backward(stream, s.dtype, n, x.get(), b.get(), y.get()); });
+  expect_traffic("fill", one, 1.1, [&] { run(stream, Fill{s.dtype, n, 1.f, y.get()}); });
+  expect_traffic("scale", 2 * one, 1.1, [&] { cuda::run(stream, kernels::Scale{s.dtype, n, x.get(), 2.f, y.get()}); });
+  expect_traffic("add", 3 * one, 1.1, [&] {
+    run(stream, Combine{Binary::add, s.dtype, n, x.get(), b.get(), y.get()});
+  });
+  expect_traffic("relu_backward", 3 * one, 1.1, [&] {
+    run(stream, MapGradient{Unary::relu, s.dtype, n, x.get(), b.get(), y.get()});
+  });
   Memory wide = floats_of(n);
-  expect_traffic("cast", one + wide.bytes(), 1.1,
-                 [&] { cuda::cast(stream, s.dtype, DType::f32, n, x.get(), wide.get()); });
-  Memory workspace = scratch(std::max(sum_workspace(n), column_sum_workspace(s.dtype, rows(), s.channels)));
-  expect_traffic("sum", one, 1.1, [&] { sum(stream, s.dtype, n, x.get(), out.floats(), workspace.get()); });
-  expect_traffic("column_sum", one, s.most,
-                 [&] { column_sum(stream, s.dtype, rows(), s.channels, x.get(), out.floats(), workspace.get()); });
+  expect_traffic("cast", one + wide.bytes(), 1.1, [&] {
+    cuda::run(stream, Cast{s.dtype, DType::f32, n, x.get(), wide.get()});
+  });
+  Memory workspace =
+      scratch(std::max(cuda::workspace(Sum{s.dtype, n}), cuda::workspace(ColumnSum{s.dtype, rows(), s.channels})));
+  expect_traffic("sum", one, 1.1, [&] { run(stream, Sum{s.dtype, n, x.get(), out.floats(), workspace.get()}); });
+  expect_traffic("column_sum", one, s.most, [&] {
+    run(stream, ColumnSum{s.dtype, rows(), s.channels, x.get(), out.floats(), workspace.get()});
+  });
   // Up to these widths a row waits in registers; beyond it is read again.
   const double again = s.channels <= 1020 ? 1 : 2 - 1020. / static_cast<double>(s.channels);
   expect_traffic("l2_normalize_forward", (1 + again) * one + norm.bytes(), s.most, [&] {
-    l2_normalize_forward(stream, s.dtype, rows(), s.channels, 1e-6f, x.get(), y.get(), norm.floats());
+    run(stream, L2Normalize{s.dtype, rows(), s.channels, 1e-6f, x.get(), y.get(), norm.floats()});
+  });
+  expect_traffic("log_sum_exp", one + norm.bytes(), s.most, [&] {
+    run(stream, LogSumExp{s.dtype, rows(), s.channels, x.get(), norm.floats()});
+  });
+  Memory dout = floats_of(rows());
+  expect_traffic("log_sum_exp_gradient", 2 * one + 16 * norm.bytes(), s.most, [&] {
+    run(stream, LogSumExpGradient{s.dtype, rows(), s.channels, x.get(), norm.floats(), dout.floats(), y.get()});
   });
   const double both = s.channels <= 380 ? 2 : 4 - 2 * 380. / static_cast<double>(s.channels);
   expect_traffic("l2_normalize_backward", (1 + both) * one + norm.bytes(), s.most, [&] {
-    l2_normalize_backward(stream, s.dtype, rows(), s.channels, 1e-6f, x.get(), norm.floats(), b.get(), y.get());
+    run(stream, L2NormalizeGradient{s.dtype, rows(), s.channels, 1e-6f, x.get(), norm.floats(), b.get(), y.get()});
   });
 }
 
@@ -181,10 +198,16 @@ TEST(TrafficOfMaxPool, ReadsThePixelsOfItsWindows) {
   const auto bytes = [&](const Memory& m) { return m.bytes(); };
   expect_traffic(
       "max_pool_forward", windows * bytes(x) / 4 + bytes(y) + bytes(argmax), 1.1,
-      [&] { max_pool_forward(stream, window, in, x.get(), y.get(), static_cast<uint8_t*>(argmax.get())); }, 0.75);
+      [&] {
+        run(stream, MaxPool{window, in, x.get(), y.get(), static_cast<uint8_t*>(argmax.get())});
+      },
+      0.75);
   expect_traffic(
       "max_pool_backward", windows * (bytes(y) + bytes(argmax)) + bytes(x), 1.1,
-      [&] { max_pool_backward(stream, window, in, y.get(), static_cast<uint8_t*>(argmax.get()), x.get()); }, 0.75);
+      [&] {
+        run(stream, MaxPoolGradient{window, in, y.get(), static_cast<uint8_t*>(argmax.get()), x.get()});
+      },
+      0.75);
 }
 
 TEST(TrafficOfAssignments, ReadsTheScoresOnceAnIteration) {
@@ -192,14 +215,15 @@ TEST(TrafficOfAssignments, ReadsTheScoresOnceAnIteration) {
   for (const auto& [rows, prototypes, most] : {std::tuple{512, 1000, 1.1}, {512, 1001, 1.3}}) {
     const Sinkhorn spec{rows, prototypes, 0.05f, 2};
     Memory scores = floats_of(spec.rows * spec.prototypes), q = floats_of(spec.rows * spec.prototypes);
-    Memory potentials = floats_of(spec.prototypes), workspace = scratch(sinkhorn_workspace(spec));
+    Memory potentials = floats_of(spec.prototypes), workspace = scratch(cuda::workspace(SinkhornRows{spec}));
     // A part of 4 rows reads the potentials, but for the first time, and leaves a row of sums, written and read.
     const double of_parts = 2 * 2. / 4 + 1. / 4;
     expect_traffic("sinkhorn_potentials", (spec.iterations + of_parts) * scores.bytes(), most,
-                   [&] { sinkhorn_potentials(stream, spec, scores.floats(), potentials.floats(), workspace.get()); });
+                   [&] { sinkhorn_potentials(OnCuda{}, spec, scores.floats(), potentials.floats(), workspace.get()); });
     // So few rows are a block each, which reads the potentials.
-    expect_traffic("sinkhorn_assign", 2 * scores.bytes() + q.bytes(), most,
-                   [&] { sinkhorn_assign(stream, spec, scores.floats(), potentials.floats(), q.floats()); });
+    expect_traffic("sinkhorn_assign", 2 * scores.bytes() + q.bytes(), most, [&] {
+      run(stream, SinkhornAssign{spec, scores.floats(), potentials.floats(), q.floats()});
+    });
   }
 }
 
@@ -209,15 +233,17 @@ TEST(TrafficOfLosses, ReadsTheScoresOnceForLossAndGradient) {
     const SwappedPrediction spec{8, 6, 2, prototypes, 0.1f};
     Memory scores = floats_of(48 * spec.prototypes), dscores = floats_of(48 * spec.prototypes);
     Memory q = floats_of(16 * spec.prototypes), loss = floats_of(1);
-    Memory workspace = scratch(swapped_prediction_workspace(spec));
+    Memory workspace = scratch(
+        std::max(cuda::workspace(SwappedPredictionLoss{spec}), cuda::workspace(CrossEntropy{48, spec.prototypes})));
     // An assignment is read by each of the five crops that predict it.
     expect_traffic("swapped_prediction", scores.bytes() + dscores.bytes() + 5 * q.bytes(), most, [&] {
-      swapped_prediction(stream, spec, scores.floats(), q.floats(), loss.floats(), dscores.floats(), workspace.get());
+      run(stream,
+          SwappedPredictionLoss{spec, scores.floats(), q.floats(), loss.floats(), dscores.floats(), workspace.get()});
     });
     Memory labels(DType::i32, 48);
     expect_traffic("cross_entropy", scores.bytes() + dscores.bytes(), most, [&] {
-      cross_entropy(stream, 48, spec.prototypes, scores.floats(), static_cast<int32_t*>(labels.get()), loss.floats(),
-                    dscores.floats(), workspace.get());
+      run(stream, CrossEntropy{48, spec.prototypes, scores.floats(), static_cast<int32_t*>(labels.get()), loss.floats(),
+                               dscores.floats(), workspace.get()});
     });
   }
 }
@@ -229,16 +255,20 @@ TEST(TrafficOfOptimizers, MovesEachOperandOnce) {
   const double one = p.bytes();
   const ParameterSlot slot{p.floats(), g.floats(), m.get(), v.get(), n, 0};
   const ParameterSlot rounded{p.floats(), g.floats(), brain.get(), nullptr, n, 0};
-  expect_traffic("sgd", 5 * one, 1.1, [&] { cuda::sgd(stream, {}, {&slot, 1}, nullptr); });
+  expect_traffic("sgd", 5 * one, 1.1, [&] { cuda::run(stream, SgdUpdate{{}, {slot}, nullptr}); });
   Sgd larc{.trust = 1e-3f};
-  Memory workspace = scratch(sgd_workspace(larc, {&slot, 1}));
-  expect_traffic("sgd with LARC", 7 * one, 1.1, [&] { cuda::sgd(stream, larc, {&slot, 1}, workspace.get()); });
+  Memory workspace = scratch(cuda::workspace(SgdUpdate{larc, {slot}}));
+  expect_traffic("sgd with LARC", 7 * one, 1.1, [&] { cuda::run(stream, SgdUpdate{larc, {slot}, workspace.get()}); });
   Sgd brief{.momentum_dtype = DType::bf16};
-  expect_traffic("sgd, momentum in bf16", 4 * one, 1.1, [&] { cuda::sgd(stream, brief, {&rounded, 1}, nullptr); });
-  expect_traffic("adamw", 7 * one, 1.1, [&] { cuda::adamw(stream, {}, {&slot, 1}); });
+  expect_traffic("sgd, momentum in bf16", 4 * one, 1.1, [&] {
+    cuda::run(stream, SgdUpdate{brief, {rounded}, nullptr});
+  });
+  expect_traffic("adamw", 7 * one, 1.1, [&] { cuda::run(stream, AdamWUpdate{{}, {slot}}); });
   const GradientSlot gradient{g.floats(), n};
   float flag = 0;
-  expect_traffic("unscale", 2 * one, 1.1, [&] { unscale(stream, 0.5f, {&gradient, 1}, &flag); });
+  const AverageSlot average{p.floats(), g.floats(), n};
+  expect_traffic("moving_average", 3 * one, 1.1, [&] { run(stream, MovingAverage{0.99f, {average}}); });
+  expect_traffic("unscale", 2 * one, 1.1, [&] { run(stream, Unscale{0.5f, {gradient}, &flag}); });
 }
 
 TEST(TrafficOfInput, ReadsEachByteAndWritesEachNumberOnce) {
@@ -246,15 +276,11 @@ TEST(TrafficOfInput, ReadsEachByteAndWritesEachNumberOnce) {
   const PixelScale scale{{1, 1, 1, 1}, {0, 0, 0, 0}};
   for (const auto& [size, most] : {std::pair{96, 1.1}, {35, 1.3}}) {
     const int64_t n = int64_t{4} * size * size * 3;
-    Memory crops(DType::u8, n), mirror(DType::u8, 4), y(DType::f16, n);
+    Memory crops(DType::u8, n), y(DType::f16, n);
     expect_traffic("crops_to_batch", crops.bytes() + y.bytes(), most, [&] {
-      crops_to_batch(stream, 4, size, size, 3, static_cast<uint8_t*>(crops.get()), static_cast<uint8_t*>(mirror.get()),
-                     scale, DType::f16, y.get());
+      run(stream, CropsToBatch{{{4, size, size}}, 3, static_cast<uint8_t*>(crops.get()), scale, DType::f16, y.get()});
     });
   }
-  Memory random = floats_of(100000);
-  expect_traffic("philox_uniform", random.bytes(), 1.1,
-                 [&] { philox_uniform(stream, 1, 2, 0, 100000, random.floats()); });
 }
 
 }  // namespace

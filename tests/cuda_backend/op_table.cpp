@@ -2,7 +2,9 @@
 #include <gtest/gtest.h>
 #include <saccade/core/autocast.h>
 #include <saccade/core/ops.h>
+#include <saccade/kernels/error.h>
 #include <support/op_table.h>
+#include <support/own_op.h>
 
 #include <algorithm>
 #include <cmath>
@@ -70,6 +72,16 @@ TEST_P(CudaOpTable, TheSameCallGivesTheSameBits) {
   const Result a = run(c, Device::cuda, dtype), b = run(c, Device::cuda, dtype);
   expect_close(a.output, b.output, 0, "output");
   for (size_t i = 0; i < a.gradients.size(); ++i) expect_close(a.gradients[i], b.gradients[i], 0, "gradient");
+}
+
+TEST(OwnOp, RefusesMemoryThatItsKernelCannotReach) {
+  const DeviceScope scope(Device::cuda);
+  try {
+    silu(Tensor::zeros({4}));
+    FAIL() << "an op of the CPU ran on a GPU";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("bring it to the cpu first"), std::string::npos) << error.what();
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(AllOps, CudaOpTable,

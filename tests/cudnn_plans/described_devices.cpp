@@ -33,8 +33,9 @@ std::vector<std::pair<kernels::Conv2d, Segments>> convolutions_of(const std::str
   struct Listener final : kernels::MetaListener {
     std::vector<std::pair<kernels::Conv2d, Segments>> found;
     void on_call(const kernels::Call& call) override {
-      if (call.kind != kernels::CallKind::conv_forward) return;
-      std::pair<kernels::Conv2d, Segments> heard{call.conv, Segments(call.segments.begin(), call.segments.end())};
+      const auto* forward = std::get_if<kernels::Conv2dForward>(&call);
+      if (forward == nullptr) return;
+      std::pair<kernels::Conv2d, Segments> heard{forward->conv, forward->segments};
       if (std::find(found.begin(), found.end(), heard) == found.end()) found.push_back(std::move(heard));
     }
   } listener;

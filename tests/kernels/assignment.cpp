@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "arrays.h"
+#include "in_parts.h"
 
 namespace saccade::kernels {
 namespace {
@@ -69,10 +70,41 @@ std::vector<double> log_domain(const Sinkhorn& spec, const std::vector<float>& s
 std::vector<float> assign(const Sinkhorn& spec, const std::vector<float>& scores) {
   Backend& cpu = backend(Device::cpu);
   std::vector<float> potentials(spec.prototypes, NAN), q(scores.size(), NAN);
-  Workspace workspace(cpu.sinkhorn_workspace(spec));
-  cpu.sinkhorn_potentials(spec, scores.data(), potentials.data(), workspace.data());
-  cpu.sinkhorn_assign(spec, scores.data(), potentials.data(), q.data());
+  Workspace workspace(cpu.workspace(SinkhornRows{spec}));
+  sinkhorn_potentials(OnCpu{}, spec, scores.data(), potentials.data(), workspace.data());
+  cpu.run(SinkhornAssign{spec, scores.data(), potentials.data(), q.data()});
   return q;
+}
+
+TEST(Sinkhorn, TwoProcessesThatExchangeTheirPotentialsGiveWhatOneGives) {
+  Backend& cpu = backend(Device::cpu);
+  for (const float eps : {0.05f, 0.002f}) {
+    const Sinkhorn all{.rows = 40, .prototypes = 21, .eps = eps, .iterations = 4};
+    Sinkhorn half = all;
+    half.rows = 20, half.rows_everywhere = 40;
+    const auto scores = floats(normal(40 * 21, 3, 0, 0.3));
+    const std::vector<float> want = assign(all, scores);
+    Workspace first(cpu.workspace(SinkhornRows{half})), second(cpu.workspace(SinkhornRows{half}));
+    void* const workspaces[] = {first.data(), second.data()};
+    std::vector<float> potentials(21), of_process[2] = {potentials, potentials};
+    for (int i = 0; i < all.iterations; ++i) {
+      float largest[2] = {};
+      for (int p = 0; p < 2; ++p) {
+        of_process[p] = potentials;
+        const float* own = scores.data() + p * 20 * 21;
+        cpu.run(SinkhornRows{half, i, own, of_process[p].data(), workspaces[p]});
+        cpu.run(SinkhornColumns{half, i, own, of_process[p].data(), &largest[p], workspaces[p]});
+      }
+      for (size_t k = 0; k < potentials.size(); ++k) {
+        const double a = double{of_process[0][k]} - (i == 0 ? largest[0] : 0.f),
+                     b = double{of_process[1][k]} - (i == 0 ? largest[1] : 0.f), least = std::min(a, b);
+        potentials[k] = static_cast<float>(least - std::log(std::exp(least - a) + std::exp(least - b)));
+      }
+    }
+    std::vector<float> q(want.size(), NAN);
+    cpu.run(SinkhornAssign{all, scores.data(), potentials.data(), q.data()});
+    expect_near(q, {want.begin(), want.end()}, 4e-6 / double{eps}, 1e-7, "q");
+  }
 }
 
 class SinkhornShapes : public testing::TestWithParam<Sinkhorn> {};
@@ -141,7 +173,7 @@ struct Loss {
 
 Loss swapped(const SwappedPrediction& spec, const std::vector<float>& scores, const std::vector<float>& q) {
   Loss result{NAN, std::vector<float>(scores.size(), NAN)};
-  backend(Device::cpu).swapped_prediction(spec, scores.data(), q.data(), &result.value, result.gradient.data());
+  backend(Device::cpu).run(SwappedPredictionLoss{spec, scores.data(), q.data(), &result.value, result.gradient.data()});
   return result;
 }
 
@@ -208,7 +240,7 @@ TEST(CrossEntropy, LossAndGradientMatchTheFormulaEvenForLogitsOfAThousand) {
       for (double& g : gradient) g /= double(rows);
       float got = NAN;
       std::vector<float> dlogits(logits.size(), NAN);
-      backend(Device::cpu).cross_entropy(rows, classes, logits.data(), labels.data(), &got, dlogits.data());
+      backend(Device::cpu).run(CrossEntropy{rows, classes, logits.data(), labels.data(), &got, dlogits.data()});
       EXPECT_NEAR(got, loss, 1e-5 * loss + 1e-6);
       expect_near(dlogits, gradient, 2e-5, 1e-7, "dlogits");
     }

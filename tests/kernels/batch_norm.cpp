@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "arrays.h"
+#include "in_parts.h"
 
 namespace saccade::kernels {
 namespace {
@@ -73,15 +74,15 @@ Results run(const Case& c, Array x, Array residual, const std::vector<float>& ga
   Results r{unwritten(c.spec.dtype, total),      unwritten(c.spec.dtype, total),      unwritten(c.spec.dtype, total),
             std::vector<float>(statistics, NAN), std::vector<float>(statistics, NAN), std::vector<float>(one, 0.f),
             std::vector<float>(one, 1.f),        std::vector<float>(one, NAN),        std::vector<float>(one, NAN)};
-  Workspace workspace(cpu.batch_norm_workspace(c.spec, c.segments));
-  cpu.batch_norm_forward(c.spec, c.segments, x.data(), c.residual ? residual.data() : nullptr, gamma.data(),
-                         beta.data(), r.mean.data(), r.rstd.data(), r.running_mean.data(), r.running_var.data(),
-                         r.y.data(), workspace.data());
+  Workspace workspace(cpu.workspace(BatchNormMoments{c.spec, c.segments}));
+  batch_norm_forward(OnCpu{}, c.spec, c.segments, x.data(), c.residual ? residual.data() : nullptr, gamma.data(),
+                     beta.data(), r.mean.data(), r.rstd.data(), r.running_mean.data(), r.running_var.data(), r.y.data(),
+                     workspace.data());
   void* dx = place == Place::dx_over_dy ? dy.data() : r.dx.data();
   void* dresidual = !c.residual ? nullptr : place == Place::dresidual_over_dy ? dy.data() : r.dresidual.data();
-  cpu.batch_norm_backward(c.spec, c.segments, x.data(), saved == Saved::y ? r.y.data() : nullptr, dy.data(),
-                          gamma.data(), beta.data(), r.mean.data(), r.rstd.data(), dx, dresidual, r.dgamma.data(),
-                          r.dbeta.data(), workspace.data());
+  batch_norm_backward(OnCpu{}, c.spec, c.segments, x.data(), saved == Saved::y ? r.y.data() : nullptr, dy.data(),
+                      gamma.data(), beta.data(), r.mean.data(), r.rstd.data(), dx, dresidual, r.dgamma.data(),
+                      r.dbeta.data(), workspace.data());
   if (place == Place::dx_over_dy) r.dx = dy;
   if (place == Place::dresidual_over_dy) r.dresidual = dy;
   r.y.refresh(), r.dx.refresh(), r.dresidual.refresh();
@@ -143,18 +144,80 @@ TEST(BatchNorm, ApplyingAgainGivesForwardsBitsAndNeedsNoRunningStatistics) {
         const Results first = run(c, in.x, in.residual, in.gamma, in.beta, in.dy);
         Results again = first;
         again.y = again.dx = unwritten(dtype, total_rows(c.segments) * channels);
-        cpu.batch_norm_apply(c.spec, c.segments, in.x.data(), in.gamma.data(), in.beta.data(), first.mean.data(),
-                             first.rstd.data(), again.y.data());
+        cpu.run(BatchNormApply{c.spec, c.segments, in.x.data(), nullptr, in.gamma.data(), in.beta.data(),
+                               first.mean.data(), first.rstd.data(), again.y.data()});
         EXPECT_EQ(again.y.bytes, first.y.bytes) << name_of(dtype) << ", " << channels << " channels";
         std::fill(again.mean.begin(), again.mean.end(), NAN), std::fill(again.rstd.begin(), again.rstd.end(), NAN);
-        Workspace workspace(cpu.batch_norm_workspace(c.spec, c.segments));
-        cpu.batch_norm_forward(c.spec, c.segments, in.x.data(), nullptr, in.gamma.data(), in.beta.data(),
-                               again.mean.data(), again.rstd.data(), nullptr, nullptr, again.dx.data(),
-                               workspace.data());
+        Workspace workspace(cpu.workspace(BatchNormMoments{c.spec, c.segments}));
+        batch_norm_forward(OnCpu{}, c.spec, c.segments, in.x.data(), nullptr, in.gamma.data(), in.beta.data(),
+                           again.mean.data(), again.rstd.data(), nullptr, nullptr, again.dx.data(), workspace.data());
         EXPECT_EQ(again.dx.bytes, first.y.bytes);
         EXPECT_EQ(again.mean, first.mean);
         EXPECT_EQ(again.rstd, first.rstd);
       }
+}
+
+TEST(BatchNorm, TwoProcessesThatExchangeInBetweenGiveWhatOneGives) {
+  // One process has both halves of the rows, two have one each.
+  for (const int64_t channels : {3, 48}) {
+    const Case c = make(channels, {{8, 9, 7}, {4, 5, 5}}, true, false);
+    const Segments half = {{4, 9, 7}, {2, 5, 5}};
+    Inputs in(c);
+    const Results want = run(c, in.x, in.residual, in.gamma, in.beta, in.dy, Saved::x_alone);
+    Backend& cpu = backend(Device::cpu);
+    const auto statistics = static_cast<size_t>(2 * channels);
+    std::vector<float> means(2 * statistics), mean(statistics), rstd(statistics);
+    std::vector<double> squares(2 * statistics);
+    // The rows of a process: of each segment its half.
+    const auto part = [&](const Array& all, int process) {
+      std::vector<double> values;
+      int64_t first = 0;
+      for (size_t s = 0; s < half.size(); ++s) {
+        const int64_t n = half[s].rows() * channels, begin = first + process * n;
+        values.insert(values.end(), all.values.begin() + begin, all.values.begin() + begin + n);
+        first += 2 * n;
+      }
+      return array(DType::f32, values);
+    };
+    for (int process = 0; process < 2; ++process) {
+      Array x = part(in.x, process);
+      BatchNormMoments moments{c.spec, half, x.data(), means.data() + process * statistics};
+      Workspace workspace(cpu.workspace(moments));
+      moments.workspace = workspace.data();
+      cpu.run(moments);
+      std::memcpy(squares.data() + process * statistics, moments.squares(), statistics * sizeof(double));
+    }
+    std::vector<float> running_mean(static_cast<size_t>(channels), 0.f), running_var(running_mean.size(), 1.f);
+    cpu.run(BatchNormMerge{c.spec, half, 2, means.data(), squares.data(), mean.data(), rstd.data(), running_mean.data(),
+                           running_var.data()});
+    expect_near(mean, {want.mean.begin(), want.mean.end()}, 1e-6, 1e-6, "mean");
+    expect_near(rstd, {want.rstd.begin(), want.rstd.end()}, 1e-6, 0, "rstd");
+    expect_near(running_var, {want.running_var.begin(), want.running_var.end()}, 1e-6, 0, "running_var");
+
+    std::vector<std::vector<float>> factors(2, std::vector<float>(3 * statistics));
+    std::vector<double> dgamma(static_cast<size_t>(channels), 0.);
+    for (int process = 0; process < 2; ++process) {
+      Array x = part(in.x, process), dy = part(in.dy, process);
+      std::vector<float> own_dgamma(static_cast<size_t>(channels)), dbeta(own_dgamma.size());
+      BatchNormBackwardSums sums{c.spec,          half,           x.data(),    nullptr,     dy.data(),
+                                 in.gamma.data(), in.beta.data(), mean.data(), rstd.data(), own_dgamma.data(),
+                                 dbeta.data()};
+      Workspace workspace(cpu.workspace(sums));
+      sums.workspace = workspace.data();
+      cpu.run(sums);
+      std::memcpy(factors[process].data(), sums.factors(), 3 * statistics * sizeof(float));
+      for (size_t i = 0; i < dgamma.size(); ++i) dgamma[i] += own_dgamma[i];
+    }
+    for (size_t i = statistics; i < 3 * statistics; ++i) factors[0][i] = (factors[0][i] + factors[1][i]) / 2;
+    expect_near(want.dgamma, dgamma, 1e-5, 1e-4, "dgamma");
+    for (int process = 0; process < 2; ++process) {
+      Array x = part(in.x, process), dy = part(in.dy, process), want_dx = part(want.dx, process), dx = want_dx;
+      cpu.run(BatchNormBackwardMap{c.spec, half, x.data(), nullptr, dy.data(), in.gamma.data(), in.beta.data(),
+                                   mean.data(), rstd.data(), factors[0].data(), dx.data(), nullptr});
+      dx.refresh();
+      expect_near(dx, want_dx.values, 1e-4, 1e-5, "dx");
+    }
+  }
 }
 
 TEST(BatchNorm, MatchesTheFormulaInHalfPrecisions) {
@@ -259,10 +322,10 @@ TEST(BatchNorm, ALargeResultStoredPastTheCachesIsTheSame) {
   size_t room = y.size() * sizeof(float);
   float* aligned = static_cast<float*>(std::align(64, static_cast<size_t>(total) * sizeof(float), start, room));
   Backend& cpu = backend(Device::cpu);
-  Workspace workspace(cpu.batch_norm_workspace(c.spec, c.segments));
+  Workspace workspace(cpu.workspace(BatchNormMoments{c.spec, c.segments}));
   const auto run_into = [&](float* to) {
-    cpu.batch_norm_forward(c.spec, c.segments, x.data(), residual.data(), gamma.data(), beta.data(), mean.data(),
-                           rstd.data(), nullptr, nullptr, to, workspace.data());
+    batch_norm_forward(OnCpu{}, c.spec, c.segments, x.data(), residual.data(), gamma.data(), beta.data(), mean.data(),
+                       rstd.data(), nullptr, nullptr, to, workspace.data());
     return std::vector<float>(to, to + total);
   };
   const std::vector<float> streamed = run_into(aligned);
@@ -299,8 +362,8 @@ TEST(BatchNorm, InferenceUsesTheRunningStatisticsAndMayWorkInPlace) {
         want.push_back(std::max(y, 0.));
       }
       backend(Device::cpu)
-          .batch_norm_inference(spec, rows, x.data(), residual ? r.data() : nullptr, gamma.data(), beta.data(),
-                                mean.data(), var.data(), x.data());
+          .run(BatchNormInference{spec, rows, x.data(), residual ? r.data() : nullptr, gamma.data(), beta.data(),
+                                  mean.data(), var.data(), x.data()});
       x.refresh();
       expect_near(x, want, 1e-5, 1e-5, "y");
     }

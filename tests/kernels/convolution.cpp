@@ -36,15 +36,17 @@ class Convolution : public testing::TestWithParam<std::tuple<Case, DType>> {
     return c;
   }
 
-  /// Runs a pass twice into NaN-filled results, with a guarded workspace; returns the first result.
-  template <class Run>
-  Array twice(ConvPass pass, const Array& like, Run run) {
+  /// Runs a call twice, its result (`out`) into NaN, with a guarded workspace; returns the first result.
+  template <class Call, class Out>
+  Array twice(Call call, const Array& like, Out* Call::*out) {
     std::vector<Array> results;
     for (int i = 0; i < 2; ++i) {
-      GuardedBytes workspace(cpu.conv2d_workspace(c.conv, c.in, pass));
-      Array& out = results.emplace_back(
-          unwritten(pass == ConvPass::backward_weight ? DType::f32 : dtype, static_cast<int64_t>(like.values.size())));
-      run(out.data(), workspace.data());
+      GuardedBytes workspace(cpu.workspace(call));
+      Array& result = results.emplace_back(
+          unwritten(std::is_same_v<Out, float> ? DType::f32 : dtype, static_cast<int64_t>(like.values.size())));
+      call.*out = static_cast<Out*>(result.data());
+      call.workspace = workspace.data();
+      cpu.run(call);
       EXPECT_TRUE(workspace.guards_untouched());
     }
     EXPECT_EQ(results[0].bytes, results[1].bytes) << "not repeatable";
@@ -59,9 +61,7 @@ TEST_P(Convolution, ForwardMatchesTheSum) {
     const double product = x[ix] * w[iw];
     expected[iy] += product, magnitude[iy] += std::abs(product);
   });
-  expect_close(twice(ConvPass::forward, y,
-                     [&](void* out, void* ws) { cpu.conv2d_forward(c.conv, c.in, x.data(), w.data(), out, ws); }),
-               expected, magnitude);
+  expect_close(twice(Conv2dForward{c.conv, c.in, x.data(), w.data()}, y, &Conv2dForward::y), expected, magnitude);
 }
 
 TEST_P(Convolution, DataGradientMatchesTheSum) {
@@ -70,9 +70,8 @@ TEST_P(Convolution, DataGradientMatchesTheSum) {
     const double product = y[iy] * w[iw];
     expected[ix] += product, magnitude[ix] += std::abs(product);
   });
-  expect_close(twice(ConvPass::backward_data, x,
-                     [&](void* out, void* ws) { cpu.conv2d_backward_data(c.conv, c.in, y.data(), w.data(), out, ws); }),
-               expected, magnitude);
+  expect_close(twice(Conv2dBackwardData{c.conv, c.in, y.data(), w.data()}, x, &Conv2dBackwardData::dx), expected,
+               magnitude);
 }
 
 TEST_P(Convolution, WeightGradientMatchesTheSum) {
@@ -81,11 +80,8 @@ TEST_P(Convolution, WeightGradientMatchesTheSum) {
     const double product = y[iy] * x[ix];
     expected[iw] += product, magnitude[iw] += std::abs(product);
   });
-  expect_close(twice(ConvPass::backward_weight, w,
-                     [&](void* out, void* ws) {
-                       cpu.conv2d_backward_weight(c.conv, c.in, x.data(), y.data(), static_cast<float*>(out), ws);
-                     }),
-               expected, magnitude);
+  expect_close(twice(Conv2dBackwardWeight{c.conv, c.in, x.data(), y.data()}, w, &Conv2dBackwardWeight::dw), expected,
+               magnitude);
 }
 
 const Case cases[] = {
@@ -157,8 +153,8 @@ class WidenedConvolution : public Convolution {};
 
 TEST_P(WidenedConvolution, MatchesWhatTheBackendDoes) {
   Array chosen = unwritten(DType::f32, static_cast<int64_t>(w.values.size())), widened = chosen;
-  GuardedBytes workspace(cpu.conv2d_workspace(c.conv, c.in, ConvPass::backward_weight));
-  cpu.conv2d_backward_weight(c.conv, c.in, x.data(), y.data(), static_cast<float*>(chosen.data()), workspace.data());
+  GuardedBytes workspace(cpu.workspace(Conv2dBackwardWeight{c.conv, c.in}));
+  cpu.run(Conv2dBackwardWeight{c.conv, c.in, x.data(), y.data(), static_cast<float*>(chosen.data()), workspace.data()});
   const cpu::ConvPlan plan = cpu::plan_widened(c.conv, c.in, ConvPass::backward_weight);
   GuardedBytes other(plan.workspace);
   plan.run(x.data(), y.data(), widened.data(), other.data());
@@ -189,7 +185,7 @@ TEST(ConvolutionErrors, AnIntegerTypeIsRefusedInASentence) {
   const Conv2d conv{8, 8, 3, 1, 1, 1, DType::i32};
   const Segments in{{1, 4, 4}};
   try {
-    backend(Device::cpu).conv2d_workspace(conv, in, ConvPass::forward);
+    backend(Device::cpu).workspace(Conv2dForward{conv, in});
     FAIL() << "i32 was accepted";
   } catch (const std::exception& error) {
     EXPECT_STREQ(error.what(), "conv2d: expected elements of f32, f16 or bf16, got i32");

@@ -149,10 +149,10 @@ TEST(NarrowProductLong, EveryFormStaysInItsBounds) {
                   expected[at] = double{alpha} * sum + double{beta} * c[i] + (bias ? row[i % n] : 0.);
                   magnitude[at] = size + 3;
                 }
-                GuardedBytes workspace(cpu.matmul_workspace(shape)), out(c.bytes.size());
+                GuardedBytes workspace(cpu.workspace(MatrixProduct{shape})), out(c.bytes.size());
                 std::memcpy(out.data(), c.bytes.data(), c.bytes.size());
-                cpu.matmul(shape, a.bytes.data(), b.bytes.data(), bias ? row.bytes.data() : nullptr, out.data(),
-                           workspace.data());
+                cpu.run(MatrixProduct{shape, a.bytes.data(), b.bytes.data(), bias ? row.bytes.data() : nullptr,
+                                      out.data(), workspace.data()});
                 ASSERT_TRUE(workspace.guards_untouched() && out.guards_untouched());
                 Array result = unwritten(DType::f32, m * n);
                 std::memcpy(result.bytes.data(), out.data(), result.bytes.size());

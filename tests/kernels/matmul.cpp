@@ -50,10 +50,10 @@ TEST_P(Product, MatchesTheSum) {
 
   std::vector<float> results[2] = {before, before};
   for (std::vector<float>& c : results) {
-    const size_t bytes = cpu.matmul_workspace(s);
+    const size_t bytes = cpu.workspace(MatrixProduct{s});
     std::vector<std::byte> workspace(bytes + 128, std::byte{0xff});
     const size_t shift = (64 - reinterpret_cast<uintptr_t>(workspace.data()) % 64) % 64;
-    cpu.matmul(s, a.data(), b.data(), row, c.data(), workspace.data() + shift);
+    cpu.run(MatrixProduct{s, a.data(), b.data(), row, c.data(), workspace.data() + shift});
     for (size_t i = shift + bytes; i < workspace.size(); ++i) ASSERT_EQ(workspace[i], std::byte{0xff}) << "overrun";
   }
   EXPECT_EQ(std::memcmp(results[0].data(), results[1].data(), results[0].size() * sizeof(float)), 0);
@@ -81,8 +81,8 @@ INSTANTIATE_TEST_SUITE_P(Cpu, Product, testing::ValuesIn(cases),
                          [](const auto& info) { return std::string(info.param.name); });
 
 TEST(ProductOfNothing, LeavesNothing) {
-  EXPECT_EQ(backend(Device::cpu).matmul_workspace({0, 4, 4}), 0u);
-  backend(Device::cpu).matmul({0, 4, 4}, nullptr, nullptr, nullptr, nullptr, nullptr);
+  EXPECT_EQ(backend(Device::cpu).workspace(MatrixProduct{{0, 4, 4}}), 0u);
+  backend(Device::cpu).run(MatrixProduct{{0, 4, 4}, nullptr, nullptr, nullptr, nullptr, nullptr});
 }
 
 class ReducedProduct : public testing::TestWithParam<std::tuple<Case, std::pair<DType, DType>>> {};
@@ -101,8 +101,8 @@ TEST_P(ReducedProduct, MatchesTheSumOfWhatItWasGiven) {
   const auto expected =
       reference(s, floats(a.values), floats(b.values), c.bias ? row.data() : nullptr, floats(product.values));
   Backend& cpu = backend(Device::cpu);
-  Workspace workspace(cpu.matmul_workspace(s));
-  cpu.matmul(s, a.data(), b.data(), c.bias ? bias.data() : nullptr, product.data(), workspace.data());
+  Workspace workspace(cpu.workspace(MatrixProduct{s}));
+  cpu.run(MatrixProduct{s, a.data(), b.data(), c.bias ? bias.data() : nullptr, product.data(), workspace.data()});
   product.refresh();
   const double relative = s.out_dtype == DType::f32 ? 0 : rounding(s.out_dtype);
   expect_near(product, expected, relative, 1e-6 * static_cast<double>(s.k) + 1e-6, "c");
@@ -123,7 +123,7 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST(ProductErrors, AnIntegerTypeIsRefusedInASentence) {
   try {
-    backend(Device::cpu).matmul_workspace({4, 4, 4, false, false, 1.f, 0.f, DType::f32, DType::u8});
+    backend(Device::cpu).workspace(MatrixProduct{{4, 4, 4, false, false, 1.f, 0.f, DType::f32, DType::u8}});
     FAIL() << "u8 was accepted";
   } catch (const std::exception& error) {
     EXPECT_STREQ(error.what(), "matmul: expected elements of f32, f16 or bf16, got u8");

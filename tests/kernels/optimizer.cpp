@@ -64,7 +64,7 @@ TEST_P(SgdVariants, ThreeStepsMatchTheAlgorithm) {
     m.emplace_back(parameters.p[i].size(), 0.);
   }
   for (int step = 0; step < 3; ++step) {
-    backend(Device::cpu).sgd(spec, parameters.slots);
+    backend(Device::cpu).run(SgdUpdate{spec, parameters.slots});
     for (size_t i = 0; i < p.size(); ++i) sgd_step(spec, p[i], g[i], m[i], stateless);
   }
   for (size_t i = 0; i < p.size(); ++i) {
@@ -89,7 +89,7 @@ TEST(AdamWUpdate, FiveStepsMatchTheAlgorithm) {
     v.emplace_back(tensor.size(), 0.);
   }
   for (spec.step = 1; spec.step <= 5; ++spec.step) {
-    backend(Device::cpu).adamw(spec, parameters.slots);
+    backend(Device::cpu).run(AdamWUpdate{spec, parameters.slots});
     for (size_t t = 0; t < p.size(); ++t) {
       for (size_t i = 0; i < p[t].size(); ++i) {
         const double g = parameters.g[t][i], b1 = spec.beta1, b2 = spec.beta2;
@@ -138,13 +138,14 @@ TEST(BFloat16Momentum, RoundsByItsOwnRandomNumbersWhateverTheThreadsAndTheGroupi
     Array other_momentum = array(DType::bf16, std::vector<double>(100, 0.)), again = before;
     with_threads(2, [&] {
       backend(Device::cpu)
-          .sgd(spec, std::vector<ParameterSlot>{
-                         {other.data(), gradient.data(), other_momentum.data(), nullptr, 100, stream + 1},
-                         {p.data(), gradient.data(), momentum.data(), nullptr, n, stream}});
+          .run(SgdUpdate{spec, std::vector<ParameterSlot>{
+                                   {other.data(), gradient.data(), other_momentum.data(), nullptr, 100, stream + 1},
+                                   {p.data(), gradient.data(), momentum.data(), nullptr, n, stream}}});
     });
     with_threads(1, [&] {
       backend(Device::cpu)
-          .sgd(spec, std::vector<ParameterSlot>{{q.data(), gradient.data(), again.data(), nullptr, n, stream}});
+          .run(SgdUpdate{spec,
+                         std::vector<ParameterSlot>{{q.data(), gradient.data(), again.data(), nullptr, n, stream}}});
     });
     EXPECT_EQ(momentum.bytes, again.bytes);
     EXPECT_EQ(std::memcmp(p.data(), q.data(), p.size() * sizeof(float)), 0);
@@ -179,7 +180,8 @@ TEST(BFloat16Momentum, KeepsTheMeanOfUpdatesThatNearestRoundingWouldLose) {
   Array m = array(DType::bf16, std::vector<double>(n, 1.));
   for (int step = 0; step < 64; ++step) {
     const Sgd spec{.lr = 0.f, .momentum = 1.f, .momentum_dtype = DType::bf16, .rounding_seed = uint64_t(step)};
-    backend(Device::cpu).sgd(spec, std::vector<ParameterSlot>{{p.data(), g.data(), m.data(), nullptr, n, 5}});
+    backend(Device::cpu)
+        .run(SgdUpdate{spec, std::vector<ParameterSlot>{{p.data(), g.data(), m.data(), nullptr, n, 5}}});
   }
   m.refresh();
   double mean = 0;
@@ -189,7 +191,7 @@ TEST(BFloat16Momentum, KeepsTheMeanOfUpdatesThatNearestRoundingWouldLose) {
 
 TEST(BFloat16Momentum, AHalfIsRefusedInASentence) {
   try {
-    backend(Device::cpu).sgd(Sgd{.momentum_dtype = DType::f16}, {});
+    backend(Device::cpu).run(SgdUpdate{Sgd{.momentum_dtype = DType::f16}, {}});
     FAIL() << "no error";
   } catch (const Error& e) {
     EXPECT_STREQ(e.what(), "sgd: expected a momentum of f32 or bf16, got f16");
@@ -207,7 +209,7 @@ TEST(Unscale, MultipliesEveryGradientAndTellsOfTheFirstThatIsNotFinite) {
       std::vector<GradientSlot> slots;
       for (auto& t : tensors) slots.push_back({t.data(), static_cast<int64_t>(t.size())});
       float nonfinite = 0.f;
-      cpu.unscale(factor, slots, &nonfinite);
+      cpu.run(Unscale{factor, slots, &nonfinite});
       EXPECT_EQ(nonfinite, bad == 0.f ? 0.f : 1.f) << bad << " at " << place;
       for (size_t t = 0; t < tensors.size(); ++t)
         for (size_t i = 0; i < tensors[t].size(); ++i)
@@ -218,17 +220,36 @@ TEST(Unscale, MultipliesEveryGradientAndTellsOfTheFirstThatIsNotFinite) {
   // What an earlier call found stays.
   std::vector<float> fine = {1.f, 3e38f};
   float nonfinite = 1.f;
-  cpu.unscale(factor, std::vector<GradientSlot>{{fine.data(), 2}}, &nonfinite);
+  cpu.run(Unscale{factor, std::vector<GradientSlot>{{fine.data(), 2}}, &nonfinite});
   EXPECT_EQ(nonfinite, 1.f);
 }
 
 TEST(Optimizers, ThreadsDoNotChangeABit) {
   Parameters one, two;
   const Sgd larc{.lr = 0.6f, .weight_decay = 1e-2f, .trust = 1e-2f};
-  with_threads(1, [&] { backend(Device::cpu).sgd(larc, one.slots); });
-  with_threads(2, [&] { backend(Device::cpu).sgd(larc, two.slots); });
+  with_threads(1, [&] { backend(Device::cpu).run(SgdUpdate{larc, one.slots}); });
+  with_threads(2, [&] { backend(Device::cpu).run(SgdUpdate{larc, two.slots}); });
   EXPECT_EQ(one.p, two.p);
   EXPECT_EQ(one.m, two.m);
+}
+
+TEST(MovingAverageUpdate, FollowsEveryTensorByItsShareWhateverTheThreads) {
+  Parameters one(false), two(false);
+  std::vector<AverageSlot> of_one, of_two;
+  std::vector<Doubles> want;
+  const float momentum = 0.996f;
+  for (size_t i = 0; i < one.p.size(); ++i) {
+    const auto n = static_cast<int64_t>(one.p[i].size());
+    of_one.push_back({one.p[i].data(), one.g[i].data(), n});
+    of_two.push_back({two.p[i].data(), two.g[i].data(), n});
+    Doubles& average = want.emplace_back();
+    for (size_t k = 0; k < one.p[i].size(); ++k)
+      average.push_back(double{momentum} * one.p[i][k] + (1 - double{momentum}) * one.g[i][k]);
+  }
+  with_threads(1, [&] { backend(Device::cpu).run(MovingAverage{momentum, of_one}); });
+  with_threads(2, [&] { backend(Device::cpu).run(MovingAverage{momentum, of_two}); });
+  EXPECT_EQ(one.p, two.p);
+  for (size_t i = 0; i < want.size(); ++i) expect_near(one.p[i], want[i], 1e-6, 1e-7, "average");
 }
 
 }  // namespace

@@ -36,8 +36,8 @@ TEST(Pooling, GlobalAverageAndItsGradientMatchOverTwoResolutions) {
           want_dx[row * channels + c] = dpooled[image * channels + c] / double(pixels);
         }
       });
-      backend(Device::cpu).global_avg_pool_forward(segments, channels, dtype, x.data(), pooled.data());
-      backend(Device::cpu).global_avg_pool_backward(segments, channels, dtype, dpooled.data(), dx.data());
+      backend(Device::cpu).run(GlobalAvgPool{segments, channels, dtype, x.data(), pooled.data()});
+      backend(Device::cpu).run(GlobalAvgPoolGradient{segments, channels, dtype, dpooled.data(), dx.data()});
       pooled.refresh(), dx.refresh();
       expect_near(pooled, want, tolerance(dtype), 1e-6, "pooled");
       expect_near(dx, want_dx, tolerance(dtype), 1e-7, "dx");
@@ -65,14 +65,14 @@ TEST(Pooling, ChannelScaleAndItsGradientsMatchOverTwoResolutions) {
         }
       });
       Backend& cpu = backend(Device::cpu);
-      cpu.channel_scale_forward(segments, channels, dtype, x.data(), scale.data(), y.data());
-      cpu.channel_scale_backward_scale(segments, channels, dtype, x.data(), dy.data(), dscale.data());
-      cpu.channel_scale_backward_input(segments, channels, dtype, dy.data(), scale.data(), nullptr, dx.data());
+      cpu.run(ChannelScale{segments, channels, dtype, x.data(), scale.data(), y.data()});
+      cpu.run(ChannelScaleFactorGradient{segments, channels, dtype, x.data(), dy.data(), dscale.data()});
+      cpu.run(ChannelScaleInputGradient{segments, channels, dtype, dy.data(), scale.data(), nullptr, dx.data()});
       y.refresh(), dscale.refresh(), dx.refresh();
       expect_near(y, want_y, tolerance(dtype), 1e-7, "y");
       expect_near(dscale, want_dscale, tolerance(dtype), 1e-5, "dscale");
       expect_near(dx, want_plain, tolerance(dtype), 1e-7, "dx");
-      cpu.channel_scale_backward_input(segments, channels, dtype, dy.data(), scale.data(), dpooled.data(), dy.data());
+      cpu.run(ChannelScaleInputGradient{segments, channels, dtype, dy.data(), scale.data(), dpooled.data(), dy.data()});
       dy.refresh();
       expect_near(dy, want_dx, tolerance(dtype), 1e-6, "dx over dy");
     }
@@ -85,10 +85,12 @@ TEST(Pooling, ThreadsDoNotChangeABit) {
   Array x = array(DType::f32, normal(rows * channels, 1)), dy = array(DType::f32, normal(rows * channels, 2));
   Array one = unwritten(DType::f32, images * channels), two = one;
   with_threads(1, [&] {
-    backend(Device::cpu).channel_scale_backward_scale(segments, channels, DType::f32, x.data(), dy.data(), one.data());
+    backend(Device::cpu)
+        .run(ChannelScaleFactorGradient{segments, channels, DType::f32, x.data(), dy.data(), one.data()});
   });
   with_threads(2, [&] {
-    backend(Device::cpu).channel_scale_backward_scale(segments, channels, DType::f32, x.data(), dy.data(), two.data());
+    backend(Device::cpu)
+        .run(ChannelScaleFactorGradient{segments, channels, DType::f32, x.data(), dy.data(), two.data()});
   });
   EXPECT_EQ(one.bytes, two.bytes);
 }
@@ -96,9 +98,9 @@ TEST(Pooling, ThreadsDoNotChangeABit) {
 struct Window {
   int64_t kernel, stride, padding;
 };
-class MaxPool : public testing::TestWithParam<Window> {};
+class MaxPoolWindows : public testing::TestWithParam<Window> {};
 
-TEST_P(MaxPool, MatchesItsDefinitionAndRoutesTheGradientToTheMaximum) {
+TEST_P(MaxPoolWindows, MatchesItsDefinitionAndRoutesTheGradientToTheMaximum) {
   const Window w = GetParam();
   const Segments segments = {{2, 9, 11}, {1, 5, 5}};
   for (const DType dtype : floating) {
@@ -132,8 +134,8 @@ TEST_P(MaxPool, MatchesItsDefinitionAndRoutesTheGradientToTheMaximum) {
         }
         first += s.rows();
       }
-      backend(Device::cpu).max_pool_forward(window, segments, x.data(), y.data(), argmax.data());
-      backend(Device::cpu).max_pool_backward(window, segments, dy.data(), argmax.data(), dx.data());
+      backend(Device::cpu).run(MaxPool{window, segments, x.data(), y.data(), argmax.data()});
+      backend(Device::cpu).run(MaxPoolGradient{window, segments, dy.data(), argmax.data(), dx.data()});
       y.refresh(), dx.refresh();
       expect_near(y, want, 0, 0, "y");
       EXPECT_EQ(argmax, want_argmax);
@@ -142,7 +144,7 @@ TEST_P(MaxPool, MatchesItsDefinitionAndRoutesTheGradientToTheMaximum) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Windows, MaxPool,
+INSTANTIATE_TEST_SUITE_P(Windows, MaxPoolWindows,
                          testing::Values(Window{3, 2, 1}, Window{2, 2, 0}, Window{3, 1, 1}, Window{3, 3, 0},
                                          Window{5, 2, 2}),
                          [](const auto& info) {
@@ -150,14 +152,14 @@ INSTANTIATE_TEST_SUITE_P(Windows, MaxPool,
                                   "p" + std::to_string(info.param.padding);
                          });
 
-TEST(Pooling, AWindowThatCannotBeIsRefused) {
+TEST(Pooling, AWindowThatCannotBeIsRefusedByEveryDevice) {
   const Segments segments = {{1, 40, 40}};
-  EXPECT_THROW(
-      backend(Device::cpu).max_pool_forward({1, 1, 17, 1, 0, 1, DType::f32}, segments, nullptr, nullptr, nullptr),
-      Error);
-  EXPECT_THROW(
-      backend(Device::cpu).max_pool_forward({1, 1, 2, 1, 2, 1, DType::f32}, segments, nullptr, nullptr, nullptr),
-      Error);
+  for (const Device device : {Device::cpu, Device::meta})
+    for (const auto& [kernel, padding] : {std::pair{17, 0}, {2, 2}, {3, 2}, {0, 0}}) {
+      const Conv2d window{1, 1, kernel, 1, padding, 1, DType::f32};
+      EXPECT_THROW(backend(device).run(MaxPool{window, segments}), Error) << kernel << ", " << padding;
+      EXPECT_THROW(backend(device).run(MaxPoolGradient{window, segments}), Error) << kernel << ", " << padding;
+    }
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <saccade/core/random.h>
 #include <saccade/kernels/backend.h>
 #include <saccade/nn/optim/loss_scale.h>
+#include <saccade/nn/optim/moving_average.h>
 #include <saccade/nn/optim/optimizer.h>
 #include <saccade/nn/regnet.h>
 #include <saccade/nn/schedule.h>
@@ -408,6 +409,22 @@ TEST(Schedule, WithoutWarmUpStartsAtTheTop) {
   EXPECT_FLOAT_EQ(lr(0), 0.6f);
   EXPECT_FLOAT_EQ(lr(50), 0.0006f + 0.5994f / 2);
   EXPECT_FLOAT_EQ(Constant{0.25}(7), 0.25f);
+}
+
+TEST(MovingAverage, TensorsFollowOthersInPlaceAndWhatDoesNotMatchIsNamed) {
+  const Tensor a = Tensor::full({3, 5}, 1.f), b = Tensor::full({7}, -2.f);
+  const std::vector<Tensor> average = {a, b}, from = {Tensor::full({3, 5}, 3.f), Tensor::full({7}, 2.f)};
+  const uint64_t before = a.version();
+  optim::moving_average(average, from, 0.75f);
+  EXPECT_EQ(a.data<float>()[14], 1.5f);
+  EXPECT_EQ(b.data<float>()[6], -1.f);
+  EXPECT_GT(a.version(), before);
+  const DeviceScope meta(Device::meta);
+  const std::vector<Tensor> planned = {Tensor::zeros({3, 5}), Tensor::zeros({7})};
+  EXPECT_NO_THROW(optim::moving_average(planned, planned, 0.75f));
+  EXPECT_THROW(optim::moving_average(average, planned, 0.75f), Error);
+  EXPECT_THROW(optim::moving_average(std::vector{a}, from, 0.75f), Error);
+  EXPECT_THROW(optim::moving_average(std::vector{a, a}, from, 0.75f), Error);
 }
 
 }  // namespace

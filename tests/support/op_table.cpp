@@ -134,9 +134,20 @@ void add_elementwise(std::vector<OpCase>& table) {
   map(
       "sigmoid", [](const Tensor& x) { return sigmoid(x); }, [](double x) { return 1 / (1 + std::exp(-x)); });
   map(
+      "gelu", [](const Tensor& x) { return gelu(x); }, [](double x) { return x * std::erfc(-x / std::sqrt(2.0)) / 2; });
+  map(
       "scale", [](const Tensor& x) { return scale(x, -2.5f); }, [](double x) { return -2.5 * x; });
   map(
       "reshape", [](const Tensor& x) { return x.reshape({-1}); }, [](double x) { return x; });
+  table.push_back({"logsumexp",
+                   {parameter({9, 37}, -3.f, 3.f)},
+                   [](const Tensors& t) { return logsumexp(t[0]); },
+                   [](const Doubles& v) {
+                     Values y(9);
+                     for (size_t i = 0; i < v[0].size(); ++i) y[i / 37] += std::exp(v[0][i]);
+                     for (double& value : y) value = std::log(value);
+                     return y;
+                   }});
   table.push_back({"add",
                    {parameter({7, 33}), parameter({7, 33})},
                    [](const Tensors& t) { return add(t[0], t[1]); },

@@ -1,3 +1,4 @@
+#include <saccade/kernels/cpu/simd/assignment.h>
 #include <saccade/kernels/cpu/simd/vector.h>
 
 namespace saccade::kernels::cpu::SACCADE_ISA {
@@ -44,63 +45,75 @@ float column_log_sum_exp(const Sinkhorn& spec, const float* scores, const float*
   return largest + __builtin_logf(sum);
 }
 
-/// One pass over the scores an iteration. With e_bk = exp(S_bk/eps + a_k - m_b), m_b the row's largest exponent, the
-/// row step is c_b = -ln N - m_b - ln sum_k e_bk, and the column step's exp(S_bk/eps + c_b) is e_bk exp(-a_k) / (N
-/// sum_k e_bk), so that a_k <- -ln K - LSE_b(S_bk/eps + c_b) = a_k - ln K - ln u_k, u_k = sum_b q_bk / N, from the
-/// exponentials already there. Where u_k is so small that terms of it may have vanished, the column is summed anew with
-/// its own largest exponent.
-void sinkhorn_potentials(const Sinkhorn& spec, const SinkhornScratch& scratch, const float* scores, float* potentials) {
-  const int64_t rows = spec.rows, prototypes = spec.prototypes;
-  const float factor = 1.f / spec.eps, log_n = __builtin_logf(static_cast<float>(rows));
-  const float log_k = __builtin_logf(static_cast<float>(prototypes));
-  for (int64_t k = 0; k < prototypes; ++k) potentials[k] = 0;
+// One pass over the scores an iteration. With e_bk = exp(S_bk/eps + a_k - m_b), m_b the row's largest exponent, the row
+// step is c_b = -ln N - m_b - ln sum_k e_bk, and the column step's exp(S_bk/eps + c_b) is e_bk exp(-a_k) / (N sum_k
+// e_bk), so that a_k <- -ln K - LSE_b(S_bk/eps + c_b) = a_k - ln K - ln u_k, u_k = sum_b q_bk / N, from the
+// exponentials already there. Where u_k is so small that terms of it may have vanished, the column is summed anew with
+// its own largest exponent.
+
+void sinkhorn_rows(const SinkhornRows& call, const SinkhornScratch& scratch) {
+  const int64_t rows = call.spec.rows, prototypes = call.spec.prototypes;
+  const int64_t everywhere = call.spec.rows_everywhere > 0 ? call.spec.rows_everywhere : rows;
+  const float *scores = call.scores, *potentials = call.potentials;
+  const float factor = 1.f / call.spec.eps, log_n = __builtin_logf(static_cast<float>(everywhere));
+  const bool first = call.iteration == 0;
   // The first column step has a constant c. Its exponentials are taken from the largest score: c = -largest/eps.
   float largest = -__builtin_inff();
+  if (first) {
 #pragma omp parallel for schedule(static) reduction(max : largest) if (rows * prototypes > 16384)
-  for (int64_t b = 0; b < rows; ++b) {
-    const float of_row = row_max<false>(scores + b * prototypes, nullptr, factor, prototypes);
-    largest = of_row > largest ? of_row : largest;
-  }
-  for (int iteration = 0; iteration < spec.iterations; ++iteration) {
-    const bool first = iteration == 0;
-#pragma omp parallel for schedule(static) if (rows * prototypes > 16384)
-    for (int64_t chunk = 0; chunk < scratch.chunks; ++chunk) {
-      const int64_t begin = chunk * scratch.chunk_rows, left = rows - begin;
-      float *columns = scratch.columns + chunk * prototypes, *e = scratch.exponentials + chunk * prototypes;
-      for (int64_t k = 0; k < prototypes; ++k) columns[k] = 0;
-      for (int64_t b = begin; b < begin + (left < scratch.chunk_rows ? left : scratch.chunk_rows); ++b) {
-        const float* row = scores + b * prototypes;
-        float weight = 1.f, shift = largest;
-        if (first) {
-          row_exp<false>(row, nullptr, factor, shift, prototypes, e);
-          scratch.row_potentials[b] = -largest;
-        } else {
-          shift = row_max<true>(row, potentials, factor, prototypes);
-          const float sum = row_exp<true>(row, potentials, factor, shift, prototypes, e);
-          weight = 1.f / (sum * static_cast<float>(rows));
-          scratch.row_potentials[b] = -log_n - shift - __builtin_logf(sum);
-        }
-        for_vectors(prototypes, [=](int64_t k, auto lanes) {
-          store(columns + k, load(columns + k, lanes) + load(e + k, lanes) * weight, lanes);
-        });
-      }
+    for (int64_t b = 0; b < rows; ++b) {
+      const float of_row = row_max<false>(scores + b * prototypes, nullptr, factor, prototypes);
+      largest = of_row > largest ? of_row : largest;
     }
-    parallel_blocks(prototypes, 256, [=, &spec, &scratch](int64_t begin, int64_t end) {
-      for (int64_t k = begin; k < end; ++k) {
-        float u = 0;
-        for (int64_t chunk = 0; chunk < scratch.chunks; ++chunk) u += scratch.columns[chunk * prototypes + k];
-        potentials[k] = -log_k - (u > 1e-30f ? __builtin_logf(u) - potentials[k]
-                                             : column_log_sum_exp(spec, scores, scratch.row_potentials, k));
+  }
+#pragma omp parallel for schedule(static) if (rows * prototypes > 16384)
+  for (int64_t chunk = 0; chunk < scratch.chunks; ++chunk) {
+    const int64_t begin = chunk * scratch.chunk_rows, left = rows - begin;
+    float *columns = scratch.columns + chunk * prototypes, *e = scratch.exponentials + chunk * prototypes;
+    for (int64_t k = 0; k < prototypes; ++k) columns[k] = 0;
+    for (int64_t b = begin; b < begin + (left < scratch.chunk_rows ? left : scratch.chunk_rows); ++b) {
+      const float* row = scores + b * prototypes;
+      float weight = 1.f, shift = largest;
+      if (first) {
+        row_exp<false>(row, nullptr, factor, shift, prototypes, e);
+        scratch.row_potentials[b] = -largest;
+      } else {
+        shift = row_max<true>(row, potentials, factor, prototypes);
+        const float sum = row_exp<true>(row, potentials, factor, shift, prototypes, e);
+        weight = 1.f / (sum * static_cast<float>(everywhere));
+        scratch.row_potentials[b] = -log_n - shift - __builtin_logf(sum);
       }
-    });
+      for_vectors(prototypes, [=](int64_t k, auto lanes) {
+        store(columns + k, load(columns + k, lanes) + load(e + k, lanes) * weight, lanes);
+      });
+    }
   }
 }
 
-void sinkhorn_assign(const Sinkhorn& spec, const float* scores, const float* potentials, float* q) {
-  const int64_t prototypes = spec.prototypes;
-  const float factor = 1.f / spec.eps;
-#pragma omp parallel for schedule(static) if (spec.rows * prototypes > 16384)
-  for (int64_t b = 0; b < spec.rows; ++b) {
+void sinkhorn_columns(const SinkhornColumns& call, const SinkhornScratch& scratch) {
+  const int64_t prototypes = call.spec.prototypes;
+  const float log_k = __builtin_logf(static_cast<float>(prototypes));
+  const bool first = call.iteration == 0;
+  float* potentials = call.potentials;
+  parallel_blocks(prototypes, 256, [=, &call, &scratch](int64_t begin, int64_t end) {
+    for (int64_t k = begin; k < end; ++k) {
+      float u = 0;
+      for (int64_t chunk = 0; chunk < scratch.chunks; ++chunk) u += scratch.columns[chunk * prototypes + k];
+      const float before = first ? 0.f : potentials[k];
+      potentials[k] = -log_k - (u > 1e-30f ? __builtin_logf(u) - before
+                                           : column_log_sum_exp(call.spec, call.scores, scratch.row_potentials, k));
+    }
+  });
+  if (first && call.largest != nullptr) *call.largest = -scratch.row_potentials[0];
+}
+
+void sinkhorn_assign(const SinkhornAssign& call) {
+  const int64_t rows = call.spec.rows, prototypes = call.spec.prototypes;
+  const float *scores = call.scores, *potentials = call.potentials;
+  float* q = call.q;
+  const float factor = 1.f / call.spec.eps;
+#pragma omp parallel for schedule(static) if (rows * prototypes > 16384)
+  for (int64_t b = 0; b < rows; ++b) {
     const float* row = scores + b * prototypes;
     float* out = q + b * prototypes;
     const float shift = row_max<true>(row, potentials, factor, prototypes);
@@ -112,8 +125,10 @@ void sinkhorn_assign(const Sinkhorn& spec, const float* scores, const float* pot
 /// Sums of doubles over rows are cut into this many parts at most, summed in order at the end.
 constexpr int64_t most_parts = 64;
 
-void swapped_prediction(const SwappedPrediction& spec, const float* scores, const float* q, float* loss,
-                        float* dscores) {
+void swapped_prediction(const SwappedPredictionLoss& call) {
+  const SwappedPrediction& spec = call.spec;
+  const float *scores = call.scores, *q = call.q;
+  float *loss = call.loss, *dscores = call.dscores;
   const int64_t batch = spec.batch, crops = spec.crops, assigning = spec.assigning, prototypes = spec.prototypes;
   const int64_t rows = batch * crops, part_rows = (rows + most_parts - 1) / most_parts;
   const float factor = 1.f / spec.temperature;
@@ -160,8 +175,11 @@ void swapped_prediction(const SwappedPrediction& spec, const float* scores, cons
   *loss = static_cast<float>(total * share);
 }
 
-void cross_entropy(int64_t rows, int64_t classes, const float* logits, const int32_t* labels, float* loss,
-                   float* dlogits) {
+void cross_entropy(const CrossEntropy& call) {
+  const int64_t rows = call.rows, classes = call.classes;
+  const float* logits = call.logits;
+  const int32_t* labels = call.labels;
+  float *loss = call.loss, *dlogits = call.dlogits;
   const int64_t part_rows = (rows + most_parts - 1) / most_parts;
   const float share = 1.f / static_cast<float>(rows);
   double parts[most_parts] = {};
@@ -187,6 +205,10 @@ void cross_entropy(int64_t rows, int64_t classes, const float* logits, const int
 
 }  // namespace
 
-extern const AssignmentKernels assignment = {sinkhorn_potentials, sinkhorn_assign, swapped_prediction, cross_entropy};
-
 }  // namespace saccade::kernels::cpu::SACCADE_ISA
+
+namespace saccade::kernels::cpu {
+const AssignmentKernels AssignmentKernels::SACCADE_ISA = {SACCADE_ISA::sinkhorn_rows, SACCADE_ISA::sinkhorn_columns,
+                                                          SACCADE_ISA::sinkhorn_assign, SACCADE_ISA::swapped_prediction,
+                                                          SACCADE_ISA::cross_entropy};
+}  // namespace saccade::kernels::cpu

@@ -1,4 +1,5 @@
 #include <omp.h>
+#include <saccade/kernels/cpu/simd/batch_norm.h>
 #include <saccade/kernels/cpu/simd/vector.h>
 
 // Batch normalisation streams: forward reads x for its statistics and again to apply them, backward reads x and dy
@@ -10,7 +11,7 @@ namespace {
 
 constexpr int64_t small_call = 16384;  ///< elements below which one thread is faster
 constexpr int64_t column_block = 64;   ///< channels finished by one thread at a time
-constexpr int64_t partials = BatchNormCall::partial_rows, coefficient_rows = BatchNormCall::coefficient_rows;
+constexpr int64_t partials = BatchNormPlan::partial_rows;
 
 /// Beyond this a result has left the caches when its reader comes: it is stored past them.
 constexpr int64_t cached_elements = 6 << 20;
@@ -22,24 +23,18 @@ struct Chunk {
   int64_t segment, row, rows;
 };
 
-Chunk locate(const BatchNormCall& call, int64_t index) {
+Chunk locate(const BatchNormPlan& plan, int64_t index) {
   int64_t segment = 0, first_row = 0;
   for (;; ++segment) {
-    const Segment& s = call.segments[segment];
-    const int64_t rows = s.n * s.h * s.w, chunks = (rows + call.chunk_rows - 1) / call.chunk_rows;
+    const Segment& s = plan.segments[segment];
+    const int64_t rows = s.n * s.h * s.w, chunks = (rows + plan.chunk_rows - 1) / plan.chunk_rows;
     if (index < chunks) {
-      const int64_t begin = index * call.chunk_rows, left = rows - begin;
-      return {segment, first_row + begin, left < call.chunk_rows ? left : call.chunk_rows};
+      const int64_t begin = index * plan.chunk_rows, left = rows - begin;
+      return {segment, first_row + begin, left < plan.chunk_rows ? left : plan.chunk_rows};
     }
     index -= chunks;
     first_row += rows;
   }
-}
-
-int64_t all_rows(const BatchNormCall& call) {
-  int64_t rows = 0;
-  for (int64_t s = 0; s < call.segment_count; ++s) rows += call.segments[s].n * call.segments[s].h * call.segments[s].w;
-  return rows;
 }
 
 template <int n>
@@ -60,35 +55,44 @@ SACCADE_INLINE void share(int64_t n, int64_t& begin, int64_t& end) {
   end = n * (thread + 1) / threads;
 }
 
-/// The two passes and what lies between, on all threads: reduce(chunk) for every chunk, finish(first channel, last
-/// channel) for blocks of channels, apply(chunk) for every chunk.
-template <class Reduce, class Finish, class Apply>
-SACCADE_INLINE void two_passes(const BatchNormCall& call, Reduce reduce, Finish finish, Apply apply) {
-  const int64_t channels = call.spec.channels;
-#pragma omp parallel if (all_rows(call) * channels > small_call)
+/// A pass that reduces, on all threads: reduce(chunk) for every chunk, then finish(first channel, last channel) for
+/// blocks of channels.
+template <class Reduce, class Finish>
+SACCADE_INLINE void reduce_rows(const BatchNormPlan& plan, Reduce reduce, Finish finish) {
+  const int64_t channels = plan.channels;
+#pragma omp parallel if (plan.all_rows * channels > small_call)
   {
     int64_t begin, end, first, last;
-    share(call.chunks, begin, end);
+    share(plan.chunks, begin, end);
     share((channels + column_block - 1) / column_block, first, last);
     for (int64_t i = begin; i < end; ++i) reduce(i);
 #pragma omp barrier
     for (int64_t i = first; i < last; ++i) {
       finish(i * column_block, (i + 1) * column_block < channels ? (i + 1) * column_block : channels);
     }
-#pragma omp barrier
-    for (int64_t i = end - 1; i >= begin; --i) apply(i);
+  }
+}
+
+/// A pass that maps, on all threads: map(chunk) for every chunk, each thread's backwards.
+template <class Map>
+SACCADE_INLINE void map_rows(const BatchNormPlan& plan, Map map) {
+#pragma omp parallel if (plan.all_rows * plan.channels > small_call)
+  {
+    int64_t begin, end;
+    share(plan.chunks, begin, end);
+    for (int64_t i = end - 1; i >= begin; --i) map(i);
   }
 }
 
 /// A chunk's shift (the mean of its first rows), and the sums of x - shift and of its square: shifted by about the
 /// mean, the variance does not cancel away. Eight rows are added up before they join the sum: short sums lose less.
 template <class T>
-void reduce_forward(const BatchNormCall& call, int64_t index) {
-  const int64_t channels = call.spec.channels;
-  const Chunk chunk = locate(call, index);
+void reduce_moments(const BatchNormPlan& plan, const BatchNormMoments& call, int64_t index) {
+  const int64_t channels = plan.channels;
+  const Chunk chunk = locate(plan, index);
   const T* x = static_cast<const T*>(call.x) + chunk.row * channels;
-  float* shifts = call.partial_sums + index * partials * call.padded;
-  float *sums = shifts + call.padded, *squares = sums + call.padded;
+  float* shifts = plan.partial_sums + index * partials * plan.padded;
+  float *sums = shifts + plan.padded, *squares = sums + plan.padded;
   const int64_t first_rows = chunk.rows < 8 ? chunk.rows : 8;
   for_vectors(channels, [=](int64_t c, auto lanes) {
     F sum = {};
@@ -112,18 +116,18 @@ void reduce_forward(const BatchNormCall& call, int64_t index) {
   });
 }
 
-/// Joins the chunks of each segment (Chan, Golub & LeVeque 1979, in double) into mean and rstd, and updates the running
-/// statistics.
-void finish_forward(const BatchNormCall& call, int64_t first, int64_t last) {
-  const int64_t channels = call.spec.channels, count = last - first;
+/// Joins the chunks of each segment (Chan, Golub & LeVeque 1979, in double) into its moments.
+void finish_moments(const BatchNormPlan& plan, const BatchNormMoments& call, int64_t first, int64_t last) {
+  const int64_t channels = plan.channels, count = last - first;
+  double* const all_squares = static_cast<double*>(call.workspace);
   int64_t index = 0;
-  for (int64_t s = 0; s < call.segment_count; ++s) {
+  for (int64_t s = 0; s < plan.segment_count; ++s) {
     double mean[column_block] = {}, m2[column_block] = {};
-    const int64_t rows = call.segments[s].n * call.segments[s].h * call.segments[s].w;
-    for (int64_t done = 0; done < rows; done += call.chunk_rows, ++index) {
-      const int64_t n = rows - done < call.chunk_rows ? rows - done : call.chunk_rows;
-      const float* shifts = call.partial_sums + index * partials * call.padded + first;
-      const float *sums = shifts + call.padded, *squares = sums + call.padded;
+    const int64_t rows = plan.segments[s].n * plan.segments[s].h * plan.segments[s].w;
+    for (int64_t done = 0; done < rows; done += plan.chunk_rows, ++index) {
+      const int64_t n = rows - done < plan.chunk_rows ? rows - done : plan.chunk_rows;
+      const float* shifts = plan.partial_sums + index * partials * plan.padded + first;
+      const float *sums = shifts + plan.padded, *squares = sums + plan.padded;
       const double inverse = 1. / static_cast<double>(n),
                    weight = static_cast<double>(n) / static_cast<double>(done + n);
       const double between = weight * static_cast<double>(done);
@@ -133,28 +137,58 @@ void finish_forward(const BatchNormCall& call, int64_t first, int64_t last) {
         m2[c] += squares[c] - sums[c] * d + delta * delta * between;
       }
     }
-    if (rows == 0) continue;
-    const float momentum = call.spec.momentum;
     for (int64_t c = 0; c < count; ++c) {
-      const double squares = m2[c] < 0 ? 0 : m2[c];  // rounding; NaN stays
-      const double variance = squares / static_cast<double>(rows);
-      const double unbiased = squares / static_cast<double>(rows > 1 ? rows - 1 : 1);
-      const int64_t channel = first + c;
-      call.mean[s * channels + channel] = static_cast<float>(mean[c]);
-      call.rstd[s * channels + channel] = static_cast<float>(1. / __builtin_sqrt(variance + call.spec.eps));
-      if (call.running_mean != nullptr) {
-        float &running_mean = call.running_mean[channel], &running_var = call.running_var[channel];
-        running_mean += momentum * (static_cast<float>(mean[c]) - running_mean);
-        running_var += momentum * (static_cast<float>(unbiased) - running_var);
-      }
+      const int64_t at = s * channels + first + c;
+      call.mean[at] = static_cast<float>(mean[c]);
+      all_squares[at] = m2[c] < 0 ? 0 : m2[c];  // rounding; NaN stays
     }
   }
 }
 
+void moments(const BatchNormPlan& plan, const BatchNormMoments& call) {
+  with_storage(call.norm.dtype, [&](auto type) {
+    using T = decltype(type);
+    reduce_rows(
+        plan, [&](int64_t i) { reduce_moments<T>(plan, call, i); },
+        [&](int64_t first, int64_t last) { finish_moments(plan, call, first, last); });
+  });
+}
+
+void merge(const BatchNormPlan& plan, const BatchNormMerge& call) {
+  const int64_t channels = plan.channels, statistics = plan.segment_count * channels, parts = call.parts;
+  const float momentum = call.norm.momentum, eps = call.norm.eps;
+  parallel_blocks(channels, 1024, [&](int64_t begin, int64_t end) {
+    for (int64_t s = 0; s < plan.segment_count; ++s) {
+      const int64_t part_rows = plan.segments[s].n * plan.segments[s].h * plan.segments[s].w, rows = parts * part_rows;
+      if (rows == 0) continue;
+      for (int64_t channel = begin; channel < end; ++channel) {
+        const int64_t at = s * channels + channel;
+        double mean = call.means[at], squares = call.squares[at];
+        for (int64_t part = 1; part < parts; ++part) {
+          const double delta = call.means[part * statistics + at] - mean, weight = 1. / static_cast<double>(part + 1);
+          mean += delta * weight;
+          squares += call.squares[part * statistics + at] +
+                     delta * delta * weight * static_cast<double>(part) * static_cast<double>(part_rows);
+        }
+        const float as_float = static_cast<float>(mean);
+        const double variance = squares / static_cast<double>(rows);
+        const double unbiased = squares / static_cast<double>(rows > 1 ? rows - 1 : 1);
+        call.mean[at] = as_float;
+        call.rstd[at] = static_cast<float>(1. / __builtin_sqrt(variance + eps));
+        if (call.running_mean != nullptr) {
+          float &running_mean = call.running_mean[channel], &running_var = call.running_var[channel];
+          running_mean += momentum * (as_float - running_mean);
+          running_var += momentum * (static_cast<float>(unbiased) - running_var);
+        }
+      }
+    }
+  });
+}
+
 template <class T, bool Relu, bool Residual, bool Stream>
-void apply_forward(const BatchNormCall& call, int64_t index) {
-  const int64_t channels = call.spec.channels;
-  const Chunk chunk = locate(call, index);
+void apply_chunk(const BatchNormPlan& plan, const BatchNormApply& call, int64_t index) {
+  const int64_t channels = plan.channels;
+  const Chunk chunk = locate(plan, index);
   const float *means = call.mean + chunk.segment * channels, *rstds = call.rstd + chunk.segment * channels;
   const float *gammas = call.gamma, *betas = call.beta;
   const T* x = static_cast<const T*>(call.x) + chunk.row * channels;
@@ -180,40 +214,22 @@ void apply_forward(const BatchNormCall& call, int64_t index) {
   if constexpr (Stream) _mm_sfence();
 }
 
-/// Calls run with the apply_forward of a call.
-template <class T, class Run>
-SACCADE_INLINE void with_apply(const BatchNormCall& call, Run run) {
-  auto with_residual = [&]<bool Stream>(Choice<Stream>) {
-    if (call.spec.relu) {
-      call.residual ? run(apply_forward<T, true, true, Stream>) : run(apply_forward<T, true, false, Stream>);
-    } else {
-      call.residual ? run(apply_forward<T, false, true, Stream>) : run(apply_forward<T, false, false, Stream>);
-    }
-  };
-  if constexpr (sizeof(T) == sizeof(float)) {
-    const bool whole = call.spec.channels % width == 0 && reinterpret_cast<uintptr_t>(call.y) % sizeof(F) == 0;
-    if (whole && all_rows(call) * call.spec.channels > cached_elements) return with_residual(Choice<true>{});
-  }
-  with_residual(Choice<false>{});
-}
-
-void forward(const BatchNormCall& call) {
-  with_storage(call.spec.dtype, [&](auto type) {
+void apply(const BatchNormPlan& plan, const BatchNormApply& call) {
+  with_storage(call.norm.dtype, [&](auto type) {
     using T = decltype(type);
-    with_apply<T>(call, [&](auto apply) {
-      two_passes(
-          call, [&](int64_t i) { reduce_forward<T>(call, i); },
-          [&](int64_t first, int64_t last) { finish_forward(call, first, last); }, [&](int64_t i) { apply(call, i); });
-    });
-  });
-}
-
-void apply(const BatchNormCall& call) {
-  with_storage(call.spec.dtype, [&](auto type) {
-    with_apply<decltype(type)>(call, [&](auto apply) {
-#pragma omp parallel for schedule(static) if (all_rows(call) * call.spec.channels > small_call)
-      for (int64_t i = 0; i < call.chunks; ++i) apply(call, i);
-    });
+    const auto with = [&]<bool Stream>(Choice<Stream>) {
+      const auto run = [&](auto chunk) { map_rows(plan, [&](int64_t i) { chunk(plan, call, i); }); };
+      if (call.norm.relu) {
+        call.residual ? run(apply_chunk<T, true, true, Stream>) : run(apply_chunk<T, true, false, Stream>);
+      } else {
+        call.residual ? run(apply_chunk<T, false, true, Stream>) : run(apply_chunk<T, false, false, Stream>);
+      }
+    };
+    if constexpr (sizeof(T) == sizeof(float)) {
+      const bool whole = plan.channels % width == 0 && reinterpret_cast<uintptr_t>(call.y) % sizeof(F) == 0;
+      if (whole && plan.all_rows * plan.channels > cached_elements) return with(Choice<true>{});
+    }
+    with(Choice<false>{});
   });
 }
 
@@ -230,16 +246,16 @@ SACCADE_INLINE F masked(F dy, F centred, const T* y, F scale, F beta, Lanes lane
 
 /// Sums of dy' (dy behind the ReLU) and of dy' (x - mean).
 template <class T, Mask mask>
-void reduce_backward(const BatchNormCall& call, int64_t index) {
-  const int64_t channels = call.spec.channels;
-  const Chunk chunk = locate(call, index);
+void reduce_backward(const BatchNormPlan& plan, const BatchNormBackwardSums& call, int64_t index) {
+  const int64_t channels = plan.channels;
+  const Chunk chunk = locate(plan, index);
   const int64_t offset = chunk.row * channels;
   const T *x = static_cast<const T*>(call.x) + offset, *dy = static_cast<const T*>(call.dy) + offset;
-  const T* y = mask == Mask::from_y ? static_cast<const T*>(call.saved_y) + offset : nullptr;
+  const T* y = mask == Mask::from_y ? static_cast<const T*>(call.y) + offset : nullptr;
   const float *means = call.mean + chunk.segment * channels, *rstds = call.rstd + chunk.segment * channels;
   const float *gammas = call.gamma, *betas = call.beta;
-  float *sums = call.partial_sums + index * partials * call.padded, *products = sums + call.padded;
-  for (int64_t i = 0; i < 2 * call.padded; i += width) store(sums + i, F{});
+  float *sums = plan.partial_sums + index * partials * plan.padded, *products = sums + plan.padded;
+  for (int64_t i = 0; i < 2 * plan.padded; i += width) store(sums + i, F{});
   for_row_groups<4>(chunk.rows, [=]<int count>(int64_t row, Count<count>) {
     for_vectors(channels, [=](int64_t c, auto lanes) {
       const F mean = load(means + c, lanes);
@@ -260,28 +276,28 @@ void reduce_backward(const BatchNormCall& call, int64_t index) {
   });
 }
 
-/// dgamma and dbeta (over all segments), and each segment's coefficients a, b, d of dx = a dy' + b (x - mean) + d:
-/// with xhat = (x - mean) rstd, dx = gamma rstd (dy' - mean(dy') - xhat mean(dy' xhat)).
-void finish_backward(const BatchNormCall& call, int64_t first, int64_t last) {
-  const int64_t channels = call.spec.channels, count = last - first;
+/// dgamma and dbeta (over all segments), and each segment's factors a, b, d of dx = a dy' + b (x - mean) + d: with xhat
+/// = (x - mean) rstd, dx = gamma rstd (dy' - mean(dy') - xhat mean(dy' xhat)).
+void finish_backward(const BatchNormPlan& plan, const BatchNormBackwardSums& call, int64_t first, int64_t last) {
+  const int64_t channels = plan.channels, count = last - first, statistics = plan.segment_count * channels;
   double dgamma[column_block] = {}, dbeta[column_block] = {};
   int64_t index = 0;
-  for (int64_t s = 0; s < call.segment_count; ++s) {
+  for (int64_t s = 0; s < plan.segment_count; ++s) {
     double sum[column_block] = {}, product[column_block] = {};
-    const int64_t rows = call.segments[s].n * call.segments[s].h * call.segments[s].w;
-    for (int64_t done = 0; done < rows; done += call.chunk_rows, ++index) {
-      const float *sums = call.partial_sums + index * partials * call.padded + first, *products = sums + call.padded;
+    const int64_t rows = plan.segments[s].n * plan.segments[s].h * plan.segments[s].w;
+    for (int64_t done = 0; done < rows; done += plan.chunk_rows, ++index) {
+      const float *sums = plan.partial_sums + index * partials * plan.padded + first, *products = sums + plan.padded;
       for (int64_t c = 0; c < count; ++c) sum[c] += sums[c], product[c] += products[c];
     }
     if (rows == 0) continue;
-    float* coefficient = call.coefficients + s * coefficient_rows * call.padded + first;
+    float* factor = static_cast<float*>(call.workspace) + s * channels + first;
     for (int64_t c = 0; c < count; ++c) {
       const double rstd = call.rstd[s * channels + first + c], a = call.gamma[first + c] * rstd;
       dgamma[c] += product[c] * rstd;
       dbeta[c] += sum[c];
-      coefficient[c] = static_cast<float>(a);
-      coefficient[call.padded + c] = static_cast<float>(-a * rstd * rstd * product[c] / static_cast<double>(rows));
-      coefficient[2 * call.padded + c] = static_cast<float>(-a * sum[c] / static_cast<double>(rows));
+      factor[c] = static_cast<float>(a);
+      factor[statistics + c] = static_cast<float>(-a * rstd * rstd * product[c] / static_cast<double>(rows));
+      factor[2 * statistics + c] = static_cast<float>(-a * sum[c] / static_cast<double>(rows));
     }
   }
   for (int64_t c = 0; c < count; ++c) {
@@ -291,20 +307,21 @@ void finish_backward(const BatchNormCall& call, int64_t first, int64_t last) {
 }
 
 template <class T, Mask mask, bool Residual>
-void apply_backward(const BatchNormCall& call, int64_t index) {
-  const int64_t channels = call.spec.channels, padded = call.padded;
-  const Chunk chunk = locate(call, index);
+void backward_chunk(const BatchNormPlan& plan, const BatchNormBackwardMap& call, int64_t index) {
+  const int64_t channels = plan.channels, statistics = plan.segment_count * channels;
+  const Chunk chunk = locate(plan, index);
   const int64_t offset = chunk.row * channels;
   const T *x = static_cast<const T*>(call.x) + offset, *dy = static_cast<const T*>(call.dy) + offset;
-  const T* y = mask == Mask::from_y ? static_cast<const T*>(call.saved_y) + offset : nullptr;
+  const T* y = mask == Mask::from_y ? static_cast<const T*>(call.y) + offset : nullptr;
   T* dx = static_cast<T*>(call.dx) + offset;
   T* dresidual = Residual ? static_cast<T*>(call.dresidual) + offset : nullptr;
-  const float* coefficients = call.coefficients + chunk.segment * coefficient_rows * padded;
+  const float* factors = call.factors + chunk.segment * channels;
   const float *means = call.mean + chunk.segment * channels, *rstds = call.rstd + chunk.segment * channels;
   const float *gammas = call.gamma, *betas = call.beta;
   for_row_groups<4>(chunk.rows, [=]<int count>(int64_t row, Count<count>) {
     for_vectors(channels, [=](int64_t c, auto lanes) {
-      const F a = load(coefficients + c), b = load(coefficients + padded + c), d = load(coefficients + 2 * padded + c);
+      const F a = load(factors + c, lanes), b = load(factors + statistics + c, lanes),
+              d = load(factors + 2 * statistics + c, lanes);
       const F mean = load(means + c, lanes);
       F scale = {}, beta = {};
       if constexpr (mask == Mask::from_x)
@@ -320,30 +337,40 @@ void apply_backward(const BatchNormCall& call, int64_t index) {
   });
 }
 
-template <class T, Mask mask>
-void backward_of(const BatchNormCall& call) {
-  auto run = [&](auto apply) {
-    two_passes(
-        call, [&](int64_t i) { reduce_backward<T, mask>(call, i); },
-        [&](int64_t first, int64_t last) { finish_backward(call, first, last); }, [&](int64_t i) { apply(call, i); });
-  };
-  call.dresidual ? run(apply_backward<T, mask, true>) : run(apply_backward<T, mask, false>);
-}
-
-void backward(const BatchNormCall& call) {
-  with_storage(call.spec.dtype, [&](auto type) {
+/// Calls run with the mask of a backward pass.
+template <class Call, class Run>
+SACCADE_INLINE void with_mask(const Call& call, Run run) {
+  with_storage(call.norm.dtype, [&](auto type) {
     using T = decltype(type);
-    if (!call.spec.relu) return backward_of<T, Mask::none>(call);
-    call.saved_y ? backward_of<T, Mask::from_y>(call) : backward_of<T, Mask::from_x>(call);
+    if (!call.norm.relu) return run.template operator()<T, Mask::none>();
+    call.y ? run.template operator()<T, Mask::from_y>() : run.template operator()<T, Mask::from_x>();
   });
 }
 
-void inference(const BatchNorm& spec, int64_t rows, const void* x, const void* residual, const float* gamma,
-               const float* beta, const float* running_mean, const float* running_var, void* y) {
-  const int64_t channels = spec.channels;
-  const float eps = spec.eps;
-  const bool relu = spec.relu;
-  with_storage(spec.dtype, [=](auto type) {
+void backward_sums(const BatchNormPlan& plan, const BatchNormBackwardSums& call) {
+  with_mask(call, [&]<class T, Mask mask> {
+    reduce_rows(
+        plan, [&](int64_t i) { reduce_backward<T, mask>(plan, call, i); },
+        [&](int64_t first, int64_t last) { finish_backward(plan, call, first, last); });
+  });
+}
+
+void backward_map(const BatchNormPlan& plan, const BatchNormBackwardMap& call) {
+  with_mask(call, [&]<class T, Mask mask> {
+    const auto run = [&](auto chunk) { map_rows(plan, [&](int64_t i) { chunk(plan, call, i); }); };
+    call.dresidual ? run(backward_chunk<T, mask, true>) : run(backward_chunk<T, mask, false>);
+  });
+}
+
+void inference(const BatchNormInference& call) {
+  const int64_t channels = call.norm.channels;
+  const float eps = call.norm.eps;
+  const bool relu = call.norm.relu;
+  const void *x = call.x, *residual = call.residual;
+  const float *gamma = call.gamma, *beta = call.beta;
+  const float *running_mean = call.running_mean, *running_var = call.running_var;
+  void* y = call.y;
+  with_storage(call.norm.dtype, [=, rows = call.rows](auto type) {
     using T = decltype(type);
     parallel_blocks(rows, channels < 512 ? 32 : 16, [=](int64_t begin, int64_t end) {
       for_vectors(channels, [=](int64_t c, auto lanes) {
@@ -365,6 +392,10 @@ void inference(const BatchNorm& spec, int64_t rows, const void* x, const void* r
 
 }  // namespace
 
-extern const BatchNormKernels batch_norm = {forward, apply, backward, inference};
-
 }  // namespace saccade::kernels::cpu::SACCADE_ISA
+
+namespace saccade::kernels::cpu {
+const BatchNormKernels BatchNormKernels::SACCADE_ISA = {SACCADE_ISA::moments,       SACCADE_ISA::merge,
+                                                        SACCADE_ISA::apply,         SACCADE_ISA::inference,
+                                                        SACCADE_ISA::backward_sums, SACCADE_ISA::backward_map};
+}  // namespace saccade::kernels::cpu

@@ -1,3 +1,4 @@
+#include <saccade/kernels/cpu/simd/elementwise.h>
 #include <saccade/kernels/cpu/simd/vector.h>
 
 namespace saccade::kernels::cpu::SACCADE_ISA {
@@ -27,23 +28,24 @@ SACCADE_INLINE void map(int64_t n, const void* a, const void* b, void* y, Op op)
   });
 }
 
-void fill(DType dtype, int64_t n, float value, void* y) {
-  with_storage(dtype, [=](auto type) {
+void fill(const Fill& c) {
+  with_storage(c.dtype, [&](auto type) {
     using T = decltype(type);
-    T* to = static_cast<T*>(y);
-    parallel_blocks(n, block, [=](int64_t begin, int64_t end) {
+    T* to = static_cast<T*>(c.y);
+    const float value = c.value;
+    parallel_blocks(c.n, block, [=](int64_t begin, int64_t end) {
       const F v = splat(value);
       for_vectors(end - begin, [=](int64_t i, auto lanes) { store(to + begin + i, v, lanes); });
     });
   });
 }
 
-void cast(DType from, DType to, int64_t n, const void* x, void* y) {
-  with_storage(from, [=](auto from_type) {
-    with_storage(to, [=](auto to_type) {
-      const auto* source = static_cast<const decltype(from_type)*>(x);
-      auto* target = static_cast<decltype(to_type)*>(y);
-      parallel_blocks(n, block, [=](int64_t begin, int64_t end) {
+void cast(const Cast& c) {
+  with_storage(c.from, [&](auto from_type) {
+    with_storage(c.to, [&](auto to_type) {
+      const auto* source = static_cast<const decltype(from_type)*>(c.x);
+      auto* target = static_cast<decltype(to_type)*>(c.y);
+      parallel_blocks(c.n, block, [=](int64_t begin, int64_t end) {
         for_vectors(end - begin,
                     [=](int64_t i, auto lanes) { store(target + begin + i, load(source + begin + i, lanes), lanes); });
       });
@@ -51,42 +53,82 @@ void cast(DType from, DType to, int64_t n, const void* x, void* y) {
   });
 }
 
-void add(DType dtype, int64_t n, const void* a, const void* b, void* y) {
-  with_storage(dtype, [=](auto type) { map<decltype(type)>(n, a, b, y, [](F p, F q) { return p + q; }); });
-}
-
-void scale(DType dtype, int64_t n, const void* x, float factor, void* y) {
-  with_storage(dtype, [=](auto type) { map<decltype(type)>(n, x, y, [=](F v) { return v * factor; }); });
-}
-
-void multiply(DType dtype, int64_t n, const void* a, const void* b, void* y) {
-  with_storage(dtype, [=](auto type) { map<decltype(type)>(n, a, b, y, [](F p, F q) { return p * q; }); });
-}
-
-void relu_forward(DType dtype, int64_t n, const void* x, void* y) {
+// The maps: of x, and of what is kept and dy.
+struct Relu {
   // x < 0 rather than max(x, 0), so that NaN is not hidden.
-  with_storage(dtype, [=](auto type) { map<decltype(type)>(n, x, y, [](F v) { return v < 0.f ? F{} : v; }); });
+  SACCADE_INLINE F operator()(F x) const { return x < 0.f ? F{} : x; }
+  SACCADE_INLINE F operator()(F y, F dy) const { return y > 0.f ? dy : F{}; }
+};
+struct Sigmoid {
+  SACCADE_INLINE F operator()(F x) const { return 1.f / (1.f + exp(-x)); }
+  SACCADE_INLINE F operator()(F y, F dy) const { return dy * y * (1.f - y); }
+};
+
+/// x times the normal distribution's share below x (Hendrycks & Gimpel 2016), that by its error function to 1.5e-7
+/// (Abramowitz & Stegun 1964, 7.1.26).
+struct Gelu {
+  SACCADE_INLINE static F bell(F x) { return exp(x * x * -0.5f); }
+  SACCADE_INLINE static F below(F x, F bell) {
+    const F t = 1.f / (1.f + 0.3275911f * 0.70710678f * (x < 0.f ? -x : x));
+    const F tail =
+        ((((1.061405429f * t - 1.453152027f) * t + 1.421413741f) * t - 0.284496736f) * t + 0.254829592f) * t * bell;
+    return x < 0.f ? 0.5f * tail : 1.f - 0.5f * tail;
+  }
+  SACCADE_INLINE F operator()(F x) const { return x * below(x, bell(x)); }
+  SACCADE_INLINE F operator()(F x, F dy) const {
+    const F density = bell(x);
+    return dy * (below(x, density) + x * 0.39894228f * density);
+  }
+};
+
+template <class Body>
+SACCADE_INLINE void with_function(Unary function, Body body) {
+  switch (function) {
+    case Unary::relu:
+      return body(Relu{});
+    case Unary::sigmoid:
+      return body(Sigmoid{});
+    case Unary::gelu:
+      return body(Gelu{});
+  }
 }
 
-void relu_backward(DType dtype, int64_t n, const void* y, const void* dy, void* dx) {
-  with_storage(dtype, [=](auto type) {
-    map<decltype(type)>(n, y, dy, dx, [](F out, F gradient) { return out > 0.f ? gradient : F{}; });
+void map(const Map& c) {
+  with_function(c.function, [&](auto function) {
+    with_storage(c.dtype, [&](auto type) { map<decltype(type)>(c.n, c.x, c.y, function); });
   });
 }
 
-void sigmoid_forward(DType dtype, int64_t n, const void* x, void* y) {
-  with_storage(dtype, [=](auto type) { map<decltype(type)>(n, x, y, [](F v) { return 1.f / (1.f + exp(-v)); }); });
+void map_gradient(const MapGradient& c) {
+  with_function(c.function, [&](auto function) {
+    with_storage(c.dtype, [&](auto type) { map<decltype(type)>(c.n, c.kept, c.dy, c.dx, function); });
+  });
 }
 
-void sigmoid_backward(DType dtype, int64_t n, const void* y, const void* dy, void* dx) {
-  with_storage(dtype, [=](auto type) {
-    map<decltype(type)>(n, y, dy, dx, [](F out, F gradient) { return gradient * out * (1.f - out); });
+void combine(const Combine& c) {
+  with_storage(c.dtype, [&](auto type) {
+    using T = decltype(type);
+    switch (c.function) {
+      case Binary::add:
+        return map<T>(c.n, c.a, c.b, c.y, [](F p, F q) { return p + q; });
+      case Binary::multiply:
+        return map<T>(c.n, c.a, c.b, c.y, [](F p, F q) { return p * q; });
+    }
+  });
+}
+
+void scale(const Scale& c) {
+  with_storage(c.dtype, [&, factor = c.factor](auto type) {
+    map<decltype(type)>(c.n, c.x, c.y, [=](F v) { return v * factor; });
   });
 }
 
 }  // namespace
 
-extern const ElementwiseKernels elementwise = {
-    fill, cast, add, scale, multiply, relu_forward, relu_backward, sigmoid_forward, sigmoid_backward};
-
 }  // namespace saccade::kernels::cpu::SACCADE_ISA
+
+namespace saccade::kernels::cpu {
+const ElementwiseKernels ElementwiseKernels::SACCADE_ISA = {SACCADE_ISA::fill,    SACCADE_ISA::cast,
+                                                            SACCADE_ISA::map,     SACCADE_ISA::map_gradient,
+                                                            SACCADE_ISA::combine, SACCADE_ISA::scale};
+}  // namespace saccade::kernels::cpu

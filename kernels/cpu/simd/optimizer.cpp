@@ -1,3 +1,4 @@
+#include <saccade/kernels/cpu/simd/optimizer.h>
 #include <saccade/kernels/cpu/simd/vector.h>
 
 namespace saccade::kernels::cpu::SACCADE_ISA {
@@ -172,8 +173,23 @@ void unscale(float factor, GradientPiece* pieces, int64_t count) {
   }
 }
 
+void moving_average(float momentum, const AverageSlot* pieces, int64_t count) {
+  const float rest = 1.f - momentum;
+#pragma omp parallel for schedule(static) if (count > 1)
+  for (int64_t i = 0; i < count; ++i) {
+    float* average = pieces[i].average;
+    const float* from = pieces[i].from;
+    for_vectors(pieces[i].elements, [=](int64_t at, auto lanes) {
+      store(average + at, load(average + at, lanes) * momentum + load(from + at, lanes) * rest, lanes);
+    });
+  }
+}
+
 }  // namespace
 
-extern const OptimizerKernels optimizer = {square_sums, sgd, adamw, unscale};
-
 }  // namespace saccade::kernels::cpu::SACCADE_ISA
+
+namespace saccade::kernels::cpu {
+const OptimizerKernels OptimizerKernels::SACCADE_ISA = {SACCADE_ISA::square_sums, SACCADE_ISA::sgd, SACCADE_ISA::adamw,
+                                                        SACCADE_ISA::unscale, SACCADE_ISA::moving_average};
+}  // namespace saccade::kernels::cpu

@@ -1,3 +1,4 @@
+#include <saccade/kernels/cpu/simd/pooling.h>
 #include <saccade/kernels/cpu/simd/vector.h>
 
 // Global average pooling, per-image channel scaling (squeeze-excite) and max pooling. All are maps over images, which
@@ -57,9 +58,11 @@ SACCADE_INLINE void sum_pixels(int64_t pixels, int64_t channels, Term term, Writ
   }
 }
 
-void average_forward(const Segment* segments, int64_t count, int64_t channels, DType dtype, const void* x,
-                     void* pooled) {
-  with_storage(dtype, [=](auto type) {
+void average(const GlobalAvgPool& call, const Segment* segments, int64_t count) {
+  const int64_t channels = call.channels;
+  const void* x = call.x;
+  void* pooled = call.pooled;
+  with_storage(call.dtype, [=](auto type) {
     using T = decltype(type);
     for_images(segments, count, channels, [=](int64_t image, int64_t row, int64_t pixels) {
       const T* from = static_cast<const T*>(x) + row * channels;
@@ -72,9 +75,11 @@ void average_forward(const Segment* segments, int64_t count, int64_t channels, D
   });
 }
 
-void average_backward(const Segment* segments, int64_t count, int64_t channels, DType dtype, const void* dpooled,
-                      void* dx) {
-  with_storage(dtype, [=](auto type) {
+void average_gradient(const GlobalAvgPoolGradient& call, const Segment* segments, int64_t count) {
+  const int64_t channels = call.channels;
+  const void* dpooled = call.dpooled;
+  void* dx = call.dx;
+  with_storage(call.dtype, [=](auto type) {
     using T = decltype(type);
     for_images(segments, count, channels, [=](int64_t image, int64_t row, int64_t pixels) {
       const T* from = static_cast<const T*>(dpooled) + image * channels;
@@ -89,9 +94,11 @@ void average_backward(const Segment* segments, int64_t count, int64_t channels, 
   });
 }
 
-void scale_forward(const Segment* segments, int64_t count, int64_t channels, DType dtype, const void* x,
-                   const void* scale, void* y) {
-  with_storage(dtype, [=](auto type) {
+void scale(const ChannelScale& call, const Segment* segments, int64_t count) {
+  const int64_t channels = call.channels;
+  const void *x = call.x, *scale = call.scale;
+  void* y = call.y;
+  with_storage(call.dtype, [=](auto type) {
     using T = decltype(type);
     for_images(segments, count, channels, [=](int64_t image, int64_t row, int64_t pixels) {
       const T* factors = static_cast<const T*>(scale) + image * channels;
@@ -106,9 +113,11 @@ void scale_forward(const Segment* segments, int64_t count, int64_t channels, DTy
   });
 }
 
-void scale_backward_scale(const Segment* segments, int64_t count, int64_t channels, DType dtype, const void* x,
-                          const void* dy, void* dscale) {
-  with_storage(dtype, [=](auto type) {
+void scale_factor_gradient(const ChannelScaleFactorGradient& call, const Segment* segments, int64_t count) {
+  const int64_t channels = call.channels;
+  const void *x = call.x, *dy = call.dy;
+  void* dscale = call.dscale;
+  with_storage(call.dtype, [=](auto type) {
     using T = decltype(type);
     for_images(segments, count, channels, [=](int64_t image, int64_t row, int64_t pixels) {
       const T *value = static_cast<const T*>(x) + row * channels,
@@ -122,9 +131,11 @@ void scale_backward_scale(const Segment* segments, int64_t count, int64_t channe
   });
 }
 
-void scale_backward_input(const Segment* segments, int64_t count, int64_t channels, DType dtype, const void* dy,
-                          const void* scale, const void* dpooled, void* dx) {
-  with_storage(dtype, [=](auto type) {
+void scale_input_gradient(const ChannelScaleInputGradient& call, const Segment* segments, int64_t count) {
+  const int64_t channels = call.channels;
+  const void *dy = call.dy, *scale = call.scale, *dpooled = call.dpooled;
+  void* dx = call.dx;
+  with_storage(call.dtype, [=](auto type) {
     using T = decltype(type);
     for_images(segments, count, channels, [=](int64_t image, int64_t row, int64_t pixels) {
       const T* factors = static_cast<const T*>(scale) + image * channels;
@@ -230,7 +241,14 @@ void max_backward(const Conv2d& window, const Segment& in, const Segment& out, c
 
 }  // namespace
 
-extern const PoolingKernels pooling = {average_forward,      average_backward, scale_forward, scale_backward_scale,
-                                       scale_backward_input, max_forward,      max_backward};
-
 }  // namespace saccade::kernels::cpu::SACCADE_ISA
+
+namespace saccade::kernels::cpu {
+const PoolingKernels PoolingKernels::SACCADE_ISA = {SACCADE_ISA::average,
+                                                    SACCADE_ISA::average_gradient,
+                                                    SACCADE_ISA::scale,
+                                                    SACCADE_ISA::scale_factor_gradient,
+                                                    SACCADE_ISA::scale_input_gradient,
+                                                    SACCADE_ISA::max_forward,
+                                                    SACCADE_ISA::max_backward};
+}  // namespace saccade::kernels::cpu

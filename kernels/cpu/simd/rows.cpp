@@ -1,13 +1,15 @@
+#include <saccade/kernels/cpu/simd/rows.h>
 #include <saccade/kernels/cpu/simd/vector.h>
 
 namespace saccade::kernels::cpu::SACCADE_ISA {
 namespace {
 
-void column_sum(DType dtype, int64_t rows, int64_t channels, const void* x, float* out) {
-  with_storage(dtype, [=](auto type) {
+void column_sum(const ColumnSum& call) {
+  with_storage(call.dtype, [&](auto type) {
     using T = decltype(type);
-    const T* from = static_cast<const T*>(x);
-    float* to = out;
+    const T* from = static_cast<const T*>(call.x);
+    float* to = call.out;
+    const int64_t rows = call.rows, channels = call.channels;
     parallel_blocks(channels, 64, [=](int64_t begin, int64_t end) {
       for_vectors(end - begin, [=](int64_t i, auto lanes) {
         // Blocks of rows first: short sums lose less than one long one.
@@ -25,13 +27,14 @@ void column_sum(DType dtype, int64_t rows, int64_t channels, const void* x, floa
   });
 }
 
-void sum(DType dtype, int64_t n, const void* x, float* out) {
+void sum(const Sum& call) {
   constexpr int64_t most_blocks = 256;
+  const int64_t n = call.n;
   double partial[most_blocks];
   const int64_t even = (n + most_blocks - 1) / most_blocks, block = even > 16384 ? even : 16384;
-  with_storage(dtype, [&](auto type) {
+  with_storage(call.dtype, [&](auto type) {
     using T = decltype(type);
-    const T* from = static_cast<const T*>(x);
+    const T* from = static_cast<const T*>(call.x);
     double* to = partial;
     parallel_blocks(n, block, [=](int64_t begin, int64_t end) {
       double total = 0;
@@ -46,17 +49,20 @@ void sum(DType dtype, int64_t n, const void* x, float* out) {
   });
   double total = 0;
   for (int64_t i = 0; i * block < n; ++i) total += partial[i];
-  *out = static_cast<float>(total);
+  *call.out = static_cast<float>(total);
 }
 
 int64_t rows_a_block(int64_t channels) { return channels > 8192 ? 1 : 8192 / channels; }
 
-void l2_normalize_forward(DType dtype, int64_t rows, int64_t channels, float eps, const void* x, void* y, float* norm) {
-  with_storage(dtype, [=](auto type) {
+void l2_normalize(const L2Normalize& call) {
+  with_storage(call.dtype, [&](auto type) {
     using T = decltype(type);
-    const T* from = static_cast<const T*>(x);
-    T* to = static_cast<T*>(y);
-    parallel_blocks(rows, rows_a_block(channels), [=](int64_t begin, int64_t end) {
+    const T* from = static_cast<const T*>(call.x);
+    T* to = static_cast<T*>(call.y);
+    float* norm = call.norm;
+    const float eps = call.eps;
+    const int64_t channels = call.channels;
+    parallel_blocks(call.rows, rows_a_block(channels), [=](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row) {
         const T* in = from + row * channels;
         F squares = {};
@@ -75,15 +81,17 @@ void l2_normalize_forward(DType dtype, int64_t rows, int64_t channels, float eps
   });
 }
 
-void l2_normalize_backward(DType dtype, int64_t rows, int64_t channels, float eps, const void* y, const float* norm,
-                           const void* dy, void* dx) {
-  with_storage(dtype, [=](auto type) {
+void l2_normalize_gradient(const L2NormalizeGradient& call) {
+  with_storage(call.dtype, [&](auto type) {
     using T = decltype(type);
-    parallel_blocks(rows, rows_a_block(channels), [=](int64_t begin, int64_t end) {
+    const T *ys = static_cast<const T*>(call.y), *dys = static_cast<const T*>(call.dy);
+    T* dxs = static_cast<T*>(call.dx);
+    const float *norm = call.norm, eps = call.eps;
+    const int64_t channels = call.channels;
+    parallel_blocks(call.rows, rows_a_block(channels), [=](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row) {
-        const T *out = static_cast<const T*>(y) + row * channels,
-                *gradient = static_cast<const T*>(dy) + row * channels;
-        T* to = static_cast<T*>(dx) + row * channels;
+        const T *out = ys + row * channels, *gradient = dys + row * channels;
+        T* to = dxs + row * channels;
         F dot = {};
         if (norm[row] > eps) {  // a clamped norm is a constant
           for_vectors(channels,
@@ -98,8 +106,51 @@ void l2_normalize_backward(DType dtype, int64_t rows, int64_t channels, float ep
   });
 }
 
+void log_sum_exp(const LogSumExp& call) {
+  with_storage(call.dtype, [&](auto type) {
+    using T = decltype(type);
+    const T* from = static_cast<const T*>(call.x);
+    float* out = call.out;
+    const int64_t channels = call.channels;
+    parallel_blocks(call.rows, rows_a_block(channels), [=](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        const T* in = from + row * channels;
+        F most = splat(-__builtin_inff()), sum = {};
+        for_vectors(channels, [&](int64_t i, auto lanes) {
+          most = max(most, keep(load(in + i, lanes), -__builtin_inff(), lanes));
+        });
+        const float largest = max_of(most);
+        for_vectors(channels,
+                    [&](int64_t i, auto lanes) { sum += keep(exp(load(in + i, lanes) - largest), 0, lanes); });
+        out[row] = largest + __builtin_logf(sum_of(sum));
+      }
+    });
+  });
+}
+
+void log_sum_exp_gradient(const LogSumExpGradient& call) {
+  with_storage(call.dtype, [&](auto type) {
+    using T = decltype(type);
+    const T* from = static_cast<const T*>(call.x);
+    T* to = static_cast<T*>(call.dx);
+    const float *out = call.out, *gradient = call.dout;
+    const int64_t channels = call.channels;
+    parallel_blocks(call.rows, rows_a_block(channels), [=](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        for_vectors(channels, [=, at = row * channels](int64_t i, auto lanes) {
+          store(to + at + i, exp(load(from + at + i, lanes) - out[row]) * gradient[row], lanes);
+        });
+      }
+    });
+  });
+}
+
 }  // namespace
 
-extern const RowKernels rows = {column_sum, sum, l2_normalize_forward, l2_normalize_backward};
-
 }  // namespace saccade::kernels::cpu::SACCADE_ISA
+
+namespace saccade::kernels::cpu {
+const RowKernels RowKernels::SACCADE_ISA = {SACCADE_ISA::column_sum,   SACCADE_ISA::sum,
+                                            SACCADE_ISA::l2_normalize, SACCADE_ISA::l2_normalize_gradient,
+                                            SACCADE_ISA::log_sum_exp,  SACCADE_ISA::log_sum_exp_gradient};
+}  // namespace saccade::kernels::cpu

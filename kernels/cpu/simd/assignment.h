@@ -1,0 +1,24 @@
+#pragma once
+
+#include <saccade/kernels/assignment.h>
+
+namespace saccade::kernels::cpu {
+
+/// Where Sinkhorn's iterations keep their state, all f32 in the caller's workspace.
+struct SinkhornScratch {
+  int64_t chunk_rows, chunks;
+  float* row_potentials;  ///< c, (rows)
+  float* columns;         ///< (chunks, prototypes): column sums of each chunk of rows
+  float* exponentials;    ///< (chunks, prototypes): one row at work a chunk
+};
+
+struct AssignmentKernels {
+  void (*sinkhorn_rows)(const SinkhornRows&, const SinkhornScratch&);
+  void (*sinkhorn_columns)(const SinkhornColumns&, const SinkhornScratch&);
+  void (*sinkhorn_assign)(const SinkhornAssign&);
+  void (*swapped_prediction)(const SwappedPredictionLoss&);
+  void (*cross_entropy)(const CrossEntropy&);
+  static const AssignmentKernels baseline, avx2, avx512;
+};
+
+}  // namespace saccade::kernels::cpu

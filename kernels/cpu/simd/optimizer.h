@@ -1,0 +1,30 @@
+#pragma once
+
+#include <saccade/kernels/optimizer.h>
+
+namespace saccade::kernels::cpu {
+
+/// A range of one tensor: the unit of the multi-tensor optimisers.
+struct Piece {
+  ParameterSlot slot;                          ///< pointers to the range, `elements` its length
+  int64_t tensor, first;                       ///< whose it is, and its first element there
+  double parameter_squares, gradient_squares;  ///< sums of squares, by square_sums
+  float trust_ratio;                           ///< LARC's r, or 0: use the gradient as it is
+};
+
+/// A range of one gradient.
+struct GradientPiece {
+  GradientSlot slot;
+  bool finite;  ///< whether all of it was, by unscale
+};
+
+struct OptimizerKernels {
+  void (*square_sums)(Piece*, int64_t pieces);
+  void (*sgd)(const Sgd&, const Piece*, int64_t pieces);
+  void (*adamw)(const AdamW&, float correction1, float correction2, const Piece*, int64_t pieces);
+  void (*unscale)(float factor, GradientPiece*, int64_t pieces);
+  void (*moving_average)(float momentum, const AverageSlot*, int64_t pieces);
+  static const OptimizerKernels baseline, avx2, avx512;
+};
+
+}  // namespace saccade::kernels::cpu
