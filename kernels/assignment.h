@@ -49,7 +49,7 @@ struct SinkhornColumns {
   static void operands(auto& c, auto&& visit) {
     visit(c.scores, bytes_of_floats(c.spec.rows * c.spec.prototypes), Use::shared);
     visit(c.potentials, bytes_of_floats(c.spec.prototypes), Use::shared);
-    visit(c.largest, bytes_of_floats(1), Use::shared);
+    visit(c.largest, bytes_of_floats(1), optional(Use::shared));
   }
   static void shape(auto& c, auto&& visit) { visit(c.spec.rows), visit(c.spec.prototypes), visit(c.iteration); }
 };

@@ -62,7 +62,7 @@ struct BatchNormMerge : OnBatchNorm {
     visit(c.means, c.parts * c.statistics_bytes(), Use::shared);
     visit(c.squares, 2 * c.parts * c.statistics_bytes(), Use::shared);
     visit_each(visit, c.statistics_bytes(), Use::shared, c.mean, c.rstd);
-    visit_each(visit, c.vector_bytes(), Use::shared, c.running_mean, c.running_var);
+    visit_each(visit, c.vector_bytes(), optional(Use::shared), c.running_mean, c.running_var);
   }
   static void shape(auto& c, auto&& visit) { visit(c.parts), OnBatchNorm::shape(c, visit); }
 };
@@ -75,7 +75,7 @@ struct BatchNormApply : OnBatchNorm {
   static constexpr std::string_view name = "batch_norm_apply";
   static void operands(auto& c, auto&& visit) {
     visit(c.x, c.map_bytes(), Use::fresh);
-    visit(c.residual, c.map_bytes(), Use::read);
+    visit(c.residual, c.map_bytes(), optional(Use::read));
     visit_each(visit, c.vector_bytes(), Use::read, c.gamma, c.beta);
     visit_each(visit, c.statistics_bytes(), Use::read, c.mean, c.rstd);
     visit(c.y, c.map_bytes(), Use::write);
@@ -92,7 +92,7 @@ struct BatchNormInference {
   static constexpr std::string_view name = "batch_norm_inference";
   static void operands(auto& c, auto&& visit) {
     visit(c.x, bytes_of(c.norm.dtype, c.rows * c.norm.channels), Use::fresh);
-    visit(c.residual, bytes_of(c.norm.dtype, c.rows * c.norm.channels), Use::read);
+    visit(c.residual, bytes_of(c.norm.dtype, c.rows * c.norm.channels), optional(Use::read));
     visit_each(visit, bytes_of_floats(c.norm.channels), Use::read, c.gamma, c.beta, c.running_mean, c.running_var);
     visit(c.y, bytes_of(c.norm.dtype, c.rows * c.norm.channels), Use::write);
   }
@@ -109,7 +109,8 @@ struct BatchNormBackwardSums : OnBatchNorm {
   void* workspace = nullptr;
   static constexpr std::string_view name = "batch_norm_backward_sums";
   static void operands(auto& c, auto&& visit) {
-    visit_each(visit, c.map_bytes(), Use::shared, c.x, c.y, c.dy);
+    visit_each(visit, c.map_bytes(), Use::shared, c.x, c.dy);
+    visit(c.y, c.map_bytes(), optional(Use::shared));
     visit_each(visit, c.vector_bytes(), Use::shared, c.gamma, c.beta);
     visit_each(visit, c.statistics_bytes(), Use::shared, c.mean, c.rstd);
     visit_each(visit, c.vector_bytes(), Use::shared, c.dgamma, c.dbeta);
@@ -124,12 +125,14 @@ struct BatchNormBackwardMap : OnBatchNorm {
   void *dx = nullptr, *dresidual = nullptr;
   static constexpr std::string_view name = "batch_norm_backward_map";
   static void operands(auto& c, auto&& visit) {
-    visit_each(visit, c.map_bytes(), Use::read, c.x, c.y);
+    visit(c.x, c.map_bytes(), Use::read);
+    visit(c.y, c.map_bytes(), optional(Use::read));
     visit(c.dy, c.map_bytes(), Use::fresh);
     visit_each(visit, c.vector_bytes(), Use::read, c.gamma, c.beta);
     visit_each(visit, c.statistics_bytes(), Use::read, c.mean, c.rstd);
     visit(c.factors, 3 * c.statistics_bytes(), Use::shared);
-    visit_each(visit, c.map_bytes(), Use::write, c.dx, c.dresidual);
+    visit(c.dx, c.map_bytes(), Use::write);
+    visit(c.dresidual, c.map_bytes(), optional(Use::write));
   }
 };
 

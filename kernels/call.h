@@ -9,7 +9,9 @@
 /// A call of a kernel is a value: a struct of shapes, options and pointers, each named for what it is. The same struct
 /// goes to the kernels of every device, to the meta device's costs and to the timer of calibrations. A call has
 /// - `name`;
-/// - `operands(call, visit)`: visit(pointer, bytes, Use) for each array that it touches. A null one was not given;
+/// - `operands(call, visit)`: visit(pointer, bytes, Use) for each array that it touches. An optional one that is null
+/// was
+///   not given; of a rehearsal, which has no memory, all pointers may be null;
 /// - `shape(call, visit)`: visit(member) for all else that its time depends on. Where neither segments nor arithmetic
 ///   tell one from another, time grows with the first member;
 /// - `flops()`, 2 a multiply-accumulate, of matrix products and convolutions;
@@ -28,6 +30,11 @@ enum class Use : uint8_t {
   write,
   update,  ///< read and written
 };
+
+/// The same of an operand that may be left out.
+constexpr Use optional(Use use) { return static_cast<Use>(static_cast<uint8_t>(use) | 16); }
+constexpr bool is_optional(Use use) { return (static_cast<uint8_t>(use) & 16) != 0; }
+constexpr Use without_optional(Use use) { return static_cast<Use>(static_cast<uint8_t>(use) & 15); }
 
 constexpr int64_t bytes_of(DType dtype, int64_t elements) { return static_cast<int64_t>(size_of(dtype)) * elements; }
 constexpr int64_t bytes_of_floats(int64_t elements) { return bytes_of(DType::f32, elements); }

@@ -28,7 +28,7 @@ struct MatrixProduct {
     const MatMul& p = call.product;
     visit(call.a, bytes_of(p.dtype, p.m * p.k), Use::fresh);
     visit(call.b, bytes_of(p.dtype, p.k * p.n), Use::read);
-    visit(call.bias, bytes_of(p.out_dtype, p.n), Use::read);
+    visit(call.bias, bytes_of(p.out_dtype, p.n), optional(Use::read));
     visit(call.c, bytes_of(p.out_dtype, p.m * p.n), p.beta == 0.f ? Use::write : Use::update);
   }
   static void shape(auto& call, auto&& visit) {

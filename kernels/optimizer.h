@@ -68,7 +68,7 @@ struct SgdUpdate {
     for (auto& s : c.slots) {
       visit(s.parameter, bytes_of_floats(s.elements), Use::update);
       visit(s.gradient, bytes_of_floats(s.elements), Use::read);
-      visit(s.state1, bytes_of(c.settings.momentum_dtype, s.elements), Use::update);
+      visit(s.state1, bytes_of(c.settings.momentum_dtype, s.elements), optional(Use::update));
     }
   }
   static void shape(auto& c, auto&& visit) {

@@ -74,7 +74,7 @@ struct ChannelScaleInputGradient : OnImages {
   static void operands(auto& c, auto&& visit) {
     visit(c.dy, c.map_bytes(), Use::fresh);
     visit(c.scale, c.pooled_bytes(), Use::read);
-    visit(c.dpooled, c.pooled_bytes(), Use::read);
+    visit(c.dpooled, c.pooled_bytes(), optional(Use::read));
     visit(c.dx, c.map_bytes(), Use::write);
   }
 };

@@ -43,9 +43,10 @@ Prepared prepare_one(kernels::Backend& backend, C call) {
   std::vector<const void*> asked;
   std::vector<size_t> places;  // of each operand that is given: results may lie over what was read
   C::operands(call, [&]<class T>(T*& pointer, int64_t bytes, Use use) {
-    if (pointer == nullptr) return;
-    const auto place = static_cast<size_t>(std::find(asked.begin(), asked.end(), pointer) - asked.begin());
-    if (place == asked.size()) {
+    if (pointer == nullptr && is_optional(use)) return;
+    auto place = static_cast<size_t>(std::find(asked.begin(), asked.end(), pointer) - asked.begin());
+    if (pointer == nullptr || place == asked.size()) {
+      place = asked.size();
       asked.push_back(pointer);
       prepared.operands.emplace_back();
     }
@@ -58,8 +59,8 @@ Prepared prepare_one(kernels::Backend& backend, C call) {
   if constexpr (requires { call.workspace; }) prepared.operands.push_back({backend.workspace(call)});
   prepared.run = [&backend, call, places](std::span<void* const> addresses) mutable {
     auto place = places.begin();
-    C::operands(call, [&]<class T>(T*& pointer, int64_t, Use) {
-      if (pointer != nullptr) pointer = static_cast<T*>(addresses[*place++]);
+    C::operands(call, [&]<class T>(T*& pointer, int64_t, Use use) {
+      if (pointer != nullptr || !is_optional(use)) pointer = static_cast<T*>(addresses[*place++]);
     });
     if constexpr (requires { call.workspace; }) call.workspace = addresses.back();
     backend.run(call);
@@ -218,9 +219,9 @@ std::string key_of(const Call& call) {
         KeyWriter key{std::string(c.name)};
         C::shape(c, key);
         int operand = 0;
-        C::operands(c, [&](const void* pointer, int64_t, Use) {
+        C::operands(c, [&](const void* pointer, int64_t, Use use) {
           ++operand;
-          if (pointer == nullptr) key.text += fmt::format(" without {}", operand);
+          if (pointer == nullptr && is_optional(use)) key.text += fmt::format(" without {}", operand);
         });
         return key.text;
       },

@@ -187,13 +187,13 @@ void CudnnConvolutions::backward_weight(const Conv2d& conv, std::span<const Segm
   const WeightGradientWorkspace layout(conv, parts.size(), plan_workspace(parts));
   void* const gradient = at(workspace, layout.plan);  // of a part, where it is not f32
   auto* const sum = static_cast<float*>(at(workspace, layout.plan + layout.gradient));
-  if (parts.empty()) fill(stream_, DType::f32, conv.weight_elements(), 0, dw);
+  if (parts.empty()) cuda::run(stream_, Fill{DType::f32, conv.weight_elements(), 0, dw});
   for (size_t i = 0; i < parts.size(); ++i) {
     float* const whole = i == 0 ? dw : sum;
     void* const own = conv.dtype == DType::f32 ? static_cast<void*>(whole) : gradient;
     run(parts[i], {at(x, parts[i].image_offset), own, at(dy, parts[i].output_offset)}, workspace);
-    if (conv.dtype != DType::f32) cast(stream_, conv.dtype, DType::f32, conv.weight_elements(), own, whole);
-    if (i > 0) add(stream_, DType::f32, conv.weight_elements(), dw, sum, dw);
+    if (conv.dtype != DType::f32) cuda::run(stream_, Cast{conv.dtype, DType::f32, conv.weight_elements(), own, whole});
+    if (i > 0) cuda::run(stream_, Combine{Binary::add, DType::f32, conv.weight_elements(), dw, sum, dw});
   }
 }
 

@@ -8,15 +8,15 @@ namespace {
 
 thread_local MetaListener* listener = nullptr;
 
-/// Bytes are the operands read once and the results written once. An optional operand counts where its pointer is
-/// given; rehearsals pass real, if unreadable, addresses or null exactly where a real run does not.
+/// Bytes are the operands read once and the results written once; an optional one counts where its pointer is given.
 template <class OneCall>
 Cost cost_of_one(const OneCall& call) {
   Cost cost;
   if constexpr (requires { call.flops(); }) cost.flops = call.flops();
   OneCall::operands(call, [&](const void* pointer, int64_t bytes, Use use) {
-    if (pointer != nullptr && use != Use::shared)
-      cost.bytes_moved += static_cast<double>(use == Use::update ? 2 * bytes : bytes);
+    if (pointer == nullptr && is_optional(use)) return;
+    use = without_optional(use);
+    if (use != Use::shared) cost.bytes_moved += static_cast<double>(use == Use::update ? 2 * bytes : bytes);
   });
   return cost;
 }

@@ -112,6 +112,8 @@ TEST(Meta, EverythingElseMovesBytesAndTakesNullPointers) {
   EXPECT_EQ(cost_of([&](Backend& b) { b.run(MovingAverage{0.9f, averages}); }).bytes_moved, 1200);
   const std::vector<GradientSlot> gradients = {{nullptr, 100}, {nullptr, 20}};
   EXPECT_EQ(cost_of([&](Backend& b) { b.run(given(Unscale{0.5f, gradients, nullptr})); }).bytes_moved, 8 * 120 + 4);
+  // Of a rehearsal all addresses are null: what is not optional counts.
+  EXPECT_EQ(cost_of([&](Backend& b) { b.run(Combine{Binary::add, DType::f32, 10}); }).bytes_moved, 120);
   const Segments crops = {{2, 3, 4}, {1, 2, 2}};
   EXPECT_EQ(cost_of([&](Backend& b) {
               b.run(given(CropsToBatch{crops, 3, nullptr, {}, DType::bf16, nullptr}));
