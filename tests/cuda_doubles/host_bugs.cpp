@@ -91,7 +91,7 @@ void batches(Bug bug) {
       must(cudaEventRecord(copied, copy));
     }
     if (bug != "no wait for the copy") must(cudaStreamWaitEvent(compute, copied, 0));
-    kernels::scale(compute, DType::f32, bug == "kernel runs over the end" ? 4 * n : n, x, 2, y);
+    kernels::run(compute, saccade::kernels::Scale{DType::f32, bug == "kernel runs over the end" ? 4 * n : n, x, 2, y});
     must(cudaEventRecord(used, compute));
     must(cudaMemcpyAsync(out + batch * n, y, bytes, cudaMemcpyDeviceToHost, compute));
   }
@@ -232,7 +232,7 @@ void pieces(Bug bug) {
   std::vector<float> out(n);
   if (bug != "read before it was written") must(cudaMemsetAsync(x, 0x3f, n * sizeof(float), stream));
   if (bug == "memset beyond what is mapped") must(cudaMemsetAsync(x, 0, 2 * piece, stream));
-  kernels::scale(stream, DType::f32, n, x, 4, x);
+  kernels::run(stream, saccade::kernels::Scale{DType::f32, n, x, 4, x});
   if (bug == "unmapped before the work ran") must(unmap(base + piece, piece));
   must(cudaMemcpyAsync(out.data(), x, n * sizeof(float), cudaMemcpyDeviceToHost, stream));
   for (size_t i = 0; i < n; ++i) expect_near(out[i], 4 * 0.7470588088035583, i);  // 0x3f3f3f3f
