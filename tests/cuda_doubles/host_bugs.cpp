@@ -91,7 +91,9 @@ void batches(Bug bug) {
       must(cudaEventRecord(copied, copy));
     }
     if (bug != "no wait for the copy") must(cudaStreamWaitEvent(compute, copied, 0));
-    kernels::run(compute, saccade::kernels::Scale{DType::f32, bug == "kernel runs over the end" ? 4 * n : n, x, 2, y});
+    kernels::run(compute,
+                 saccade::kernels::Scale{DType::f32,
+                                         static_cast<int64_t>(bug == "kernel runs over the end" ? 4 * n : n), x, 2, y});
     must(cudaEventRecord(used, compute));
     must(cudaMemcpyAsync(out + batch * n, y, bytes, cudaMemcpyDeviceToHost, compute));
   }
