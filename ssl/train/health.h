@@ -172,7 +172,8 @@ class HealthMonitor {
     bool told = false;     ///< until it has been calm for `patience_iterations`
   };
 
-  /// The rows of the views that are looked at, (views * images, D); throws if there are fewer.
+  /// What was seen of them; null if nothing, or if the iteration was broken off by a loss that is not finite. Throws if
+  /// there are fewer rows than are looked at.
   const Tensor* embeddings(const HealthLook& look) const;
   void measure_geometry(const HealthLook& look);
   void measure_spectrum(const HealthLook& look);

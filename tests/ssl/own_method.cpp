@@ -7,7 +7,9 @@
 #include <saccade/ssl/train/trainer.h>
 #include <support/temporary_folder.h>
 
+#include <cmath>
 #include <csignal>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -133,6 +135,29 @@ TEST(OwnMethod, IsPlannedToTheByte) {
       }
       EXPECT_EQ(plan.rehearsal.peak, peak) << plan.name << accumulate;
     }
+  }
+}
+
+TEST(OwnMethod, ALossThatIsNotFiniteStopsTheRunBeforeItsUpdateWhicheverBatchItIsOf) {
+  for (const int64_t bad : {4, 5}) {
+    Byol model(tiny_trunk(), tiny_trunk(), kOptions, 3);
+    TrainerOptions run{.iterations = 12, .lr = 1e-3f};
+    run.accumulate = 2;
+    Trainer trainer(model, optim::adamw(), run);
+    int64_t at = 0;
+    const auto next = [&] {
+      Batch batch = tiny_batch(at);
+      if (at++ == bad) batch.images.fill(std::numeric_limits<float>::quiet_NaN());
+      return batch;
+    };
+    const test::TemporaryFolder folder;
+    const std::string complaint = test::complaint([&] {
+      trainer.fit({next, [&](int64_t i) { at = i; }, 8}, folder.path());
+    });
+    EXPECT_THAT(complaint, ::testing::HasSubstr("at iteration 2: training has diverged"));
+    EXPECT_THAT(complaint, ::testing::HasSubstr("Embeddings of that batch are in"));
+    for (const Tensor& p : model.parameters())
+      for (const float v : p.data<float>()) ASSERT_TRUE(std::isfinite(v));
   }
 }
 
