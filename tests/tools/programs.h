@@ -23,11 +23,12 @@ namespace saccade::test {
 /// A running program; its words go to files.
 class Process {
  public:
-  /// @param program  "pretrain" for saccade-pretrain
+  /// @param program  "pretrain" for saccade-pretrain, or the path of another
   /// @param words    folder for what it says
   Process(const std::string& program, std::vector<std::string> arguments, const std::filesystem::path& words)
       : words_(words) {
-    arguments.insert(arguments.begin(), std::string(SACCADE_BIN) + "/saccade-" + program);
+    const bool is_path = program.find('/') != std::string::npos;
+    arguments.insert(arguments.begin(), is_path ? program : std::string(SACCADE_BIN) + "/saccade-" + program);
     std::vector<char*> raw;
     for (std::string& argument : arguments) raw.push_back(argument.data());
     raw.push_back(nullptr);
