@@ -26,7 +26,7 @@ struct StepSpec {
   int64_t batch = 0;     ///< images of one batch
   int64_t channels = 3;  ///< of the images
   optim::Recipe recipe = optim::larc_sgd();
-  StepOptions options;
+  StepOptions options = {};
   int64_t loader_batches = 1;  ///< that the loader has memory for: data::batches_in_memory()
 };
 

@@ -3,6 +3,7 @@
 # one step on noise.
 file(REMOVE_RECURSE ${WORK})
 file(MAKE_DIRECTORY ${WORK}/run)
+set(ENV{XDG_CACHE_HOME} ${WORK}/cache)  # for the times that a budget is planned by
 
 function(step)
   execute_process(COMMAND ${ARGN} WORKING_DIRECTORY ${WORK}/run RESULT_VARIABLE status OUTPUT_VARIABLE output ERROR_VARIABLE output)
