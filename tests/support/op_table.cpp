@@ -1,5 +1,6 @@
 #include <saccade/core/ops.h>
 #include <saccade/core/random.h>
+#include <saccade/core/targets.h>
 #include <support/op_table.h>
 #include <support/own_op.h>
 
@@ -169,6 +170,14 @@ void add_elementwise(std::vector<OpCase>& table) {
        {parameter({9, 17}), constant({9, 17}, -1.f, 1.f)},
        [](const Tensors& t) { return inner_product(t[0], t[1]); },
        [](const Doubles& v) { return Values{std::inner_product(v[0].begin(), v[0].end(), v[1].begin(), 0.0)}; }});
+  table.push_back({"mean_rows",
+                   {constant({9, 17}, -1.f, 1.f)},
+                   [](const Tensors& t) { return mean_rows(t[0]); },
+                   [](const Doubles& v) {
+                     Values mean(17);
+                     for (size_t i = 0; i < v[0].size(); ++i) mean[i % 17] += v[0][i] / 9;
+                     return mean;
+                   }});
   for (const DType dtype : {DType::bf16, DType::f16})
     table.push_back({"cast_" + std::string(name_of(dtype)),
                      {images(kRagged, 11)},
@@ -208,6 +217,19 @@ void add_losses(std::vector<OpCase>& table) {
          },
          5e-5});
   }
+  table.push_back({"softmax",
+                   {constant({9, 15}, -1.f, 1.f), constant({15}, -20.f, 20.f)},
+                   [](const Tensors& t) { return softmax(t[0], 0.04f, t[1]); },
+                   [](const Doubles& v) {
+                     Values q(v[0].size());
+                     for (size_t row = 0; row < q.size(); row += 15) {
+                       double total = 0;
+                       for (size_t k = 0; k < 15; ++k) total += q[row + k] = std::exp(v[0][row + k] / 0.04 + v[1][k]);
+                       for (size_t k = 0; k < 15; ++k) q[row + k] /= total;
+                     }
+                     return q;
+                   },
+                   5e-5});
   const kernels::SwappedPrediction swap{.batch = 3, .crops = 5, .assigning = 2, .prototypes = 19};
   table.push_back({"swapped_prediction",
                    {parameter({15, 19}), constant({6, 19}, 0.f, 1.f)},
