@@ -162,6 +162,9 @@ int pretrain(CLI::App& app, Settings& s) {
   int64_t crops = 0;
   for (const data::CropSpec& spec : s.views.crops) crops += spec.count;
   if (crops < 2) throw Error(fmt::format("--crops {}: expected two crops at least, to compare", s.crops));
+  if (const int64_t each = s.method.crops_of_each; each > 0 && crops != each)
+    throw Error(
+        fmt::format("--crops {}: {} takes {} crops of each image, not {}", s.crops, s.method.title, each, crops));
   const int64_t images = s.batch * s.train.accumulate;  // an iteration
   ssl::RunFacts facts{.images = images, .optimizer = s.optimizer};
   program::check_settings(s.method, facts);
@@ -226,7 +229,7 @@ int pretrain(CLI::App& app, Settings& s) {
   std::string planned;
   if (budget > 0) planned = ssl::keep_budget(step, *trunk, budget);
 
-  const auto made = program::on(device, [&] {
+  const std::shared_ptr<ssl::Objective> made = program::on(device, [&] {
     return s.method.make(
         trunk, [&] { return nn::trunk(s.trunk, s.seed); }, s.seed);
   });
@@ -246,8 +249,9 @@ int pretrain(CLI::App& app, Settings& s) {
     data::LabelledPair labelled = data::labelled_pair(s.knn_data, "", s.images.options(channels));
     judged_by = labelled.summary;
     s.train.evaluate_every = s.knn_every * per_epoch;
-    s.train.evaluate = vision::knn_test(trunk, info, std::move(labelled), s.knn,
-                                        [&](const std::string& reason) { reports->say("kNN: left out: " + reason); });
+    s.train.evaluate =
+        vision::knn_test({made, &made->result()}, info, std::move(labelled), s.knn,
+                         [&](const std::string& reason) { reports->say("kNN: left out: " + reason); });
   }
   s.train.health.names = program::flag_names(app);
   ssl::Trainer trainer(model, recipe, s.train);
@@ -284,7 +288,7 @@ int pretrain(CLI::App& app, Settings& s) {
   if (result.interrupted) {
     reporter.say(fmt::format("To go on: saccade-pretrain --run {}", program::shell_quoted(s.run)));
   } else {
-    ssl::save_trunk(folder.trunk(), *trunk, names, info);
+    ssl::save_trunk(folder.trunk(), model.result(), names, info);
     reporter.say(fmt::format("Trained. The network is in {}", folder.trunk().string()));
   }
   if (model.landmarks().defined())

@@ -26,6 +26,7 @@
 #include <saccade/core/plan/conv_workspaces.h>
 #include <saccade/core/plan/device_model.h>
 #include <saccade/core/random.h>
+#include <saccade/core/targets.h>
 #include <saccade/core/tensor.h>
 #include <saccade/data/augment.h>
 #include <saccade/data/decode.h>
@@ -61,9 +62,12 @@
 #include <saccade/ssl/eval/knn.h>
 #include <saccade/ssl/eval/linear_probe.h>
 #include <saccade/ssl/eval/prototype_gallery.h>
+#include <saccade/ssl/methods/crop_major.h>
 #include <saccade/ssl/methods/defaults.h>
+#include <saccade/ssl/methods/dino.h>
 #include <saccade/ssl/methods/method.h>
 #include <saccade/ssl/methods/methods.h>
+#include <saccade/ssl/methods/simclr.h>
 #include <saccade/ssl/methods/swav.h>
 #include <saccade/ssl/network.h>
 #include <saccade/ssl/report/plan_report.h>

@@ -68,6 +68,7 @@ struct Method {
 
   /// What a run takes where nobody chose otherwise.
   std::string crops = "2x96@0.14-1+4x48@0.05-0.14";  ///< as data::parse_crops() reads them
+  int64_t crops_of_each = 0;                         ///< that it takes of an image; 0: two or more
   std::string optimizer = "larc";                    ///< or "adamw"
   float weight_decay = 1e-6f;
   Default lr, warmup;  ///< the top of the schedule; iterations

@@ -1,7 +1,9 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <saccade/kernels/error.h>
+#include <saccade/ssl/methods/dino.h>
 #include <saccade/ssl/methods/methods.h>
+#include <saccade/ssl/methods/simclr.h>
 #include <saccade/ssl/methods/swav.h>
 
 #include <algorithm>
@@ -10,7 +12,7 @@
 
 namespace saccade::ssl {
 
-std::vector<Method> methods() { return {swav_method()}; }
+std::vector<Method> methods() { return {swav_method(), simclr_method(), dino_method()}; }
 
 Method method(std::string_view name) {
   std::vector<Method> all = methods();

@@ -44,6 +44,8 @@ class Objective : public nn::Module {
  public:
   /// The network that is learned: a chain of units, which a plan may recompute. A child of this module.
   virtual nn::Trunk& trunk() = 0;
+  /// What is kept of a training and judged on the way: the network itself, or its average.
+  virtual nn::Trunk& result() { return trunk(); }
 
   /// Before an iteration's losses: what must be known of all its batches together. Nothing is recorded.
   virtual void begin(std::span<const Batch> /*batches*/, const Progress& /*progress*/) {}
