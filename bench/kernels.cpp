@@ -77,7 +77,7 @@ double copy_bytes() {
   return measured;
 }
 
-struct Map {
+struct Images {
   std::string name;
   Segments segments;
   int64_t channels;
@@ -86,7 +86,7 @@ struct Map {
 
 /// Maps of RegNetY-400MF on 2x96 + 4x48 crops of 32 images, and of the demonstration's network on 2x28 + 2x16 of 256.
 /// The GPU gets larger ones, beyond its caches: that of docs/cuda.md's table, and RegNetY-256GF's on 2x224 + 4x96.
-std::vector<Map> maps() {
+std::vector<Images> maps() {
   const auto crops = [](int64_t images, int64_t large, int64_t small, int64_t many) -> Segments {
     return {{2 * images, large, large}, {many * images, small, small}};
   };
@@ -132,7 +132,7 @@ void add(const std::string& name, Body body) {
     b->UseManualTime()->MinTime(0.01)->Unit(benchmark::kMillisecond);
 }
 
-void register_batch_norm(const Map& s, DType dtype) {
+void register_batch_norm(const Images& s, DType dtype) {
   const BatchNorm spec{s.channels, 1e-5f, 0.1f, true, dtype};
   const std::string tail = "/" + s.name + "/" + std::string(name_of(dtype));
   for (const bool backward : {false, true}) {
@@ -169,7 +169,7 @@ void register_batch_norm(const Map& s, DType dtype) {
   }
 }
 
-void register_maps(const Map& s, DType dtype) {
+void register_maps(const Images& s, DType dtype) {
   const std::string tail = "/" + s.name + "/" + std::string(name_of(dtype));
   const auto with_maps = [&](const char* name, auto call) {
     add(name + tail, [=](benchmark::State& state) {
@@ -331,7 +331,7 @@ bool take_device(int& argc, char** argv) {
 
 void register_all() {
   for (const DType dtype : {DType::f32, device == Device::cpu ? DType::bf16 : DType::f16}) {
-    for (const Map& s : maps()) {
+    for (const Images& s : maps()) {
       register_batch_norm(s, dtype);
       register_maps(s, dtype);
     }
