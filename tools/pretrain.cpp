@@ -162,7 +162,8 @@ int pretrain(CLI::App& app, Settings& s) {
   int64_t crops = 0;
   for (const data::CropSpec& spec : s.views.crops) crops += spec.count;
   if (crops < 2) throw Error(fmt::format("--crops {}: expected two crops at least, to compare", s.crops));
-  if (const int64_t each = s.method.crops_of_each; each > 0 && crops != each)
+  const bool begins = s.fresh || !ssl::RunFolder::holds_checkpoint(s.run);  // else its settings are compared
+  if (const int64_t each = s.method.crops_of_each; begins && each > 0 && crops != each)
     throw Error(
         fmt::format("--crops {}: {} takes {} crops of each image, not {}", s.crops, s.method.title, each, crops));
   const int64_t images = s.batch * s.train.accumulate;  // an iteration
@@ -249,9 +250,8 @@ int pretrain(CLI::App& app, Settings& s) {
     data::LabelledPair labelled = data::labelled_pair(s.knn_data, "", s.images.options(channels));
     judged_by = labelled.summary;
     s.train.evaluate_every = s.knn_every * per_epoch;
-    s.train.evaluate =
-        vision::knn_test({made, &made->result()}, info, std::move(labelled), s.knn,
-                         [&](const std::string& reason) { reports->say("kNN: left out: " + reason); });
+    s.train.evaluate = vision::knn_test({made, &made->result()}, info, std::move(labelled), s.knn,
+                                        [&](const std::string& reason) { reports->say("kNN: left out: " + reason); });
   }
   s.train.health.names = program::flag_names(app);
   ssl::Trainer trainer(model, recipe, s.train);

@@ -18,10 +18,13 @@ namespace fs = std::filesystem;
 using testing::AllOf;
 using testing::HasSubstr;
 
-/// tiny_training() without SwAV's flags.
+/// tiny_training() without SwAV's flags, with crops that the method takes.
 std::vector<std::string> training(const fs::path& photos, const fs::path& run, const std::vector<std::string>& more) {
   std::vector<std::string> arguments = tiny_training(photos, run, 1);
   arguments.resize(arguments.size() - 4);
+  for (const ssl::Method& method : ssl::methods())
+    if (method.crops_of_each == 2 && std::ranges::find(more, method.name) != more.end())
+      std::ranges::replace(arguments, "2x24+2x16", "2x24");
   arguments.insert(arguments.end(), more.begin(), more.end());
   return arguments;
 }
