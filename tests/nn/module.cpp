@@ -1,6 +1,9 @@
 #include <gtest/gtest.h>
+#include <saccade/core/checkpoint.h>
 #include <saccade/core/layer.h>
+#include <saccade/core/ops.h>
 #include <saccade/core/random.h>
+#include <saccade/kernels/error.h>
 #include <saccade/nn/heads.h>
 #include <saccade/nn/layers.h>
 #include <saccade/nn/regnet.h>
@@ -51,6 +54,21 @@ TEST(Module, NamesArePathsInTheOrderOfRegistrationOwnTensorsFirst) {
   std::vector<std::string> paths;
   root.visit([&](const std::string& path, Module&) { paths.push_back(path); });
   EXPECT_EQ(paths, (std::vector<std::string>{"", "left", "left.deep.0"}));
+}
+
+TEST(OutputHook, SeesEachResultOnceThoughItIsRecomputed) {
+  Linear layer(2, 2);
+  Tensor x = Tensor::full({1, 2}, 1.f);
+  int seen = 0;
+  {
+    const OutputHook hook([&](const std::string&, const Tensor&) { ++seen; });
+    const auto fn = [&](const std::vector<Tensor>& in) { return layer(in[0]); };
+    sum(checkpoint(fn, {x})).backward();
+    EXPECT_EQ(seen, 1);
+    EXPECT_THROW(OutputHook([](const std::string&, const Tensor&) {}), Error);
+  }
+  layer(x);
+  EXPECT_EQ(seen, 1);
 }
 
 TEST(Module, ForwardRunsUnderTheLayersName) {
