@@ -10,6 +10,7 @@
 #include <saccade/core/batch_upload.h>
 #include <saccade/core/bytes.h>
 #include <saccade/core/checkpoint.h>
+#include <saccade/core/compute.h>
 #include <saccade/core/context.h>
 #include <saccade/core/io/atomic_file.h>
 #include <saccade/core/io/checkpoint.h>
@@ -52,6 +53,7 @@
 #include <saccade/nn/layers.h>
 #include <saccade/nn/module.h>
 #include <saccade/nn/optim/loss_scale.h>
+#include <saccade/nn/optim/moving_average.h>
 #include <saccade/nn/optim/optimizer.h>
 #include <saccade/nn/regnet.h>
 #include <saccade/nn/resnet.h>

@@ -41,7 +41,7 @@ Tensor loss() {
   };
   const Tensor rows = cast(global_avg_pool(checkpoint(trunk, {images})), DType::f32);
   const Tensor hidden = cast(linear(rows, head, bias), DType::f32);
-  const Tensor embeddings = l2_normalize(add(hidden, sigmoid(scale(rows, 2.f))));
+  const Tensor embeddings = l2_normalize(add(gelu(hidden), sigmoid(scale(rows, 2.f))));
   const Tensor scores = cast(linear(embeddings, prototypes), DType::f32);
   const DeviceScope here(Device::cpu);
   const std::vector<int32_t> classes = {0, 1, 2, 3};
@@ -49,8 +49,8 @@ Tensor loss() {
   const Device device = scores.device();
   const Tensor targets = sinkhorn(scores.slice(0, 2), 0.05f, 3);
   const Tensor parts[] = {swapped_prediction(scores, targets, 2, 0.1f),
-                          cross_entropy(scores, device == Device::cpu ? labels : labels.to(device)), sum(rows),
-                          inner_product(rows, rows)};
+                          cross_entropy(scores, device == Device::cpu ? labels : labels.to(device)),
+                          add(sum(rows), sum(logsumexp(scores))), inner_product(rows, rows)};
   return add(add(parts[0], parts[1]), add(parts[2], parts[3]));
 }
 
