@@ -46,7 +46,7 @@ class SimSiam final : public ssl::Objective {
   std::vector<Tensor> embeddings_;
 };
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
   if (argc != 4) return std::puts("usage: own_method FOLDER EPOCHS RUN"), 2;
   const data::Source images = data::folder(argv[1]);
   data::Loader loader(images, data::multi_crop({{2, 48, {.2f, 1.f}}}), {.batch = 16});
@@ -57,4 +57,7 @@ int main(int argc, char** argv) {
   trainer.fit(loader, argv[3]);
   io::save_safetensors(std::filesystem::path(argv[3]) / "trunk.safetensors",
                        nn::state_dict(model.trunk(), nn::Names::timm));
+} catch (const std::exception& error) {
+  std::fprintf(stderr, "own_method: %s\n", error.what());
+  return 1;
 }

@@ -1,11 +1,13 @@
 // The short programs of examples/, run on small images as their first lines say.
 #include <gtest/gtest.h>
+#include <saccade/core/plan/device_model.h>
 #include <saccade/nn/trunk.h>
 #include <saccade/ssl/weights.h>
 #include <tools/programs.h>
 
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -56,6 +58,34 @@ TEST(Examples, OwnAugmentationTrains) {
   ASSERT_EQ(outcome.status, 0) << outcome.err;
   EXPECT_NE(outcome.out.find("\n3: "), std::string::npos) << "two batches of 16 images an epoch\n" << outcome.out;
   EXPECT_NE(outcome.out.find("epoch 2: mean loss "), std::string::npos) << outcome.out;
+}
+
+TEST(Examples, PretrainFolderKeepsItsBudgetAndLeavesANetworkToSearchWith) {
+  const TemporaryFolder folder;
+  make_photos(folder / "photos", 11);
+  const Outcome outcome = example("pretrain_folder", {folder / "photos", folder / "run", "1"});
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_NE((outcome.out + outcome.err).find(" of 4.00 GiB"), std::string::npos) << outcome.out << outcome.err;
+  const std::string photos = (folder / "photos").string();
+  EXPECT_EQ(example("embed_and_search", {folder / "run", photos, photos}).status, 0);
+}
+
+TEST(Examples, OwnMethodTrainsAndGoesOn) {
+  const TemporaryFolder folder;
+  make_photos(folder / "photos", 11);
+  const Outcome first = example("own_method", {folder / "photos", "1", folder / "run"});
+  ASSERT_EQ(first.status, 0) << first.err;
+  EXPECT_TRUE(std::filesystem::exists(folder / "run" / "trunk.safetensors")) << first.out;
+  const Outcome again = example("own_method", {folder / "photos", "1", folder / "run"});
+  EXPECT_EQ(again.status, 0) << again.err;
+  EXPECT_LT(again.out.size(), first.out.size()) << "all of it was there already\n" << again.out;
+}
+
+TEST(Examples, PlanBeforeYouBuyHasARowForEachDevice) {
+  const Outcome outcome = example("plan_before_you_buy", {"y_200mf"});
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  for (const std::string& device : plan::device_names())
+    EXPECT_NE(outcome.out.find(device + " "), std::string::npos) << outcome.out;
 }
 
 }  // namespace
