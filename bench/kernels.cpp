@@ -39,8 +39,10 @@ class Operand {
     data_ = memory_.emplace(device, bytes).data();
     size_t filled = std::min<size_t>(bytes, 4 << 20);
     backend(device).from_host(filled, pattern.as<void>(), data_);
-    for (; filled < bytes; filled = std::min(bytes, 2 * filled))
-      backend(device).run(Copy{std::min(filled, bytes - filled), data_, static_cast<uint8_t*>(data_) + filled});
+    for (; filled < bytes; filled = std::min(bytes, 2 * filled)) {
+      const auto more = static_cast<int64_t>(std::min(filled, bytes - filled));
+      backend(device).run(Copy{more, data_, static_cast<uint8_t*>(data_) + filled});
+    }
   }
   template <class T>
   T* as() const {
