@@ -9,9 +9,9 @@
 /// A call of a kernel is a value: a struct of shapes, options and pointers, each named for what it is. The same struct
 /// goes to the kernels of every device, to the meta device's costs and to the timer of calibrations. A call has
 /// - `name`;
-/// - `operands(call, visit)`: visit(pointer, bytes, Use) for each array that it touches. An optional one that is null
-/// was
-///   not given; of a rehearsal, which has no memory, all pointers may be null;
+/// - `operands(call, visit)`: visit(pointer, bytes, Use) for each array that it touches.
+///   An optional one that is null was not given;
+///   of a rehearsal, which has no memory, all pointers may be null;
 /// - `shape(call, visit)`: visit(member) for all else that its time depends on. Where neither segments nor arithmetic
 ///   tell one from another, time grows with the first member;
 /// - `flops()`, 2 a multiply-accumulate, of matrix products and convolutions;

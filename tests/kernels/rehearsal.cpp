@@ -49,7 +49,8 @@ TEST(Rehearsal, TheListenerHearsEachCallAsItIs) {
   EXPECT_EQ(cost_of(listener.calls[0]).flops, conv.flops(in[0]) + conv.flops(in[1]));
   EXPECT_EQ(std::get<MatrixProduct>(listener.calls[1]).product, product);
   EXPECT_EQ(std::get<BatchNormApply>(listener.calls[2]).residual, &value);
-  EXPECT_EQ(cost_of(listener.calls[2]).bytes_moved, 2 * 2 * 192 * 8);
+  // x, residual and y in f16; gamma and beta; a mean and a deviation of each segment.
+  EXPECT_EQ(cost_of(listener.calls[2]).bytes_moved, 3 * 192 * 8 * 2 + 2 * 8 * 4 + 2 * 2 * 8 * 4);
   EXPECT_EQ(name_of(listener.calls[3]), "sgd");
   EXPECT_EQ(cost_of(listener.calls[3]).bytes_moved, 4 * 3 * 7);
   double flops = 0, bytes = 4 * 30 * 2;
