@@ -334,15 +334,7 @@ Method dino_method() {
                                                  : std::clamp(static_cast<double>(run.data / 20), 256., 65536.);
                           }},
             .sizes = true},
-           {.name = "hidden",
-            .help = "Width of the head",
-            .value = &o->hidden,
-            .range = Range::between(1, 1e7),
-            .otherwise = {"the trunk's, at least 512",
-                          [](const RunFacts& run) {
-                            return static_cast<double>(std::max<int64_t>(512, run.features));
-                          }},
-            .sizes = true},
+           head_width(o->hidden),
            {.name = "hidden-layers",
             .help = "Of the head",
             .value = &o->hidden_layers,
@@ -391,10 +383,7 @@ Method dino_method() {
              [=](const RunFacts& run) {
                return larc(run) ? default_larc_lr(run.images) : default_dino_adamw_lr(run.images);
              }},
-      .warmup = {"a tenth, at most 10 epochs (larc, batch up to 512: 0)",
-                 [=](const RunFacts& run) {
-                   return static_cast<double>(default_warmup(larc(run), run.images, run.per_epoch, run.iterations));
-                 }},
+      .warmup = usual_warmup("a tenth, at most 10 epochs (larc, batch up to 512: 0)"),
       .summary = [o] { return fmt::format("{} outputs, teacher's momentum {:.4g}", o->outputs, o->momentum); },
       .make = [o](std::shared_ptr<nn::Trunk> trunk, const MakeTrunk& another,
                   uint64_t seed) { return std::make_unique<Dino>(std::move(trunk), another(), *o, seed); },

@@ -1,7 +1,10 @@
 #include <fmt/format.h>
+#include <saccade/ssl/methods/defaults.h>
 #include <saccade/ssl/methods/method.h>
 
+#include <algorithm>
 #include <type_traits>
+#include <utility>
 
 namespace saccade::ssl {
 
@@ -33,6 +36,29 @@ MakeObjective Method::dearest(const std::string& description) const {
     const MakeTrunk trunk = [&] { return nn::trunk(description); };
     return method.make_dearest ? method.make_dearest(trunk(), trunk) : method.make(trunk(), trunk, 0);
   };
+}
+
+Setting head_width(int64_t& hidden) {
+  return {.name = "hidden",
+          .help = "Width of the projection head",
+          .value = &hidden,
+          .range = Range::between(1, 1e7),
+          .otherwise = {"the trunk's, at least 512",
+                        [](const RunFacts& run) { return static_cast<double>(std::max<int64_t>(512, run.features)); }},
+          .sizes = true};
+}
+
+Default scaled_lr() {
+  return {"0.6 (adamw: 0.001) x batch/256", [](const RunFacts& run) {
+            return run.optimizer == "larc" ? default_larc_lr(run.images) : default_adamw_lr(run.images);
+          }};
+}
+
+Default usual_warmup(std::string in_words) {
+  return {
+      std::move(in_words), [](const RunFacts& run) {
+        return static_cast<double>(default_warmup(run.optimizer == "larc", run.images, run.per_epoch, run.iterations));
+      }};
 }
 
 }  // namespace saccade::ssl

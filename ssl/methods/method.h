@@ -93,4 +93,11 @@ struct Method {
   MakeObjective dearest(const std::string& trunk) const;
 };
 
+/// @name Where methods agree
+/// @{
+Setting head_width(int64_t& hidden);         ///< "hidden": of the projection head
+Default scaled_lr();                         ///< see defaults.h
+Default usual_warmup(std::string in_words);  ///< likewise
+/// @}
+
 }  // namespace saccade::ssl

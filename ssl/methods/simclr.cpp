@@ -191,15 +191,7 @@ Method simclr_method() {
       .title = "SimCLR",
       .about = "each crop of an image finds the other one among the crops of all images (Chen et al. 2020)",
       .settings =
-          {{.name = "hidden",
-            .help = "Width of the projection head",
-            .value = &o->hidden,
-            .range = Range::between(1, 1e7),
-            .otherwise = {"the trunk's, at least 512",
-                          [](const RunFacts& run) {
-                            return static_cast<double>(std::max<int64_t>(512, run.features));
-                          }},
-            .sizes = true},
+          {head_width(o->hidden),
            {.name = "hidden-layers",
             .help = "Of the projection head",
             .value = &o->hidden_layers,
@@ -213,15 +205,8 @@ Method simclr_method() {
             .range = Range::above_zero()}},
       .crops = "2x96@0.08-1",
       .crops_of_each = kCrops,
-      .lr = {"0.6 (adamw: 0.001) x batch/256",
-             [](const RunFacts& run) {
-               return run.optimizer == "larc" ? default_larc_lr(run.images) : default_adamw_lr(run.images);
-             }},
-      .warmup = {"0 (adamw, or batch > 512: a tenth)",
-                 [](const RunFacts& run) {
-                   return static_cast<double>(
-                       default_warmup(run.optimizer == "larc", run.images, run.per_epoch, run.iterations));
-                 }},
+      .lr = scaled_lr(),
+      .warmup = usual_warmup("0 (adamw, or batch > 512: a tenth)"),
       .summary = [o] { return fmt::format("temperature {:.3g}", o->temperature); },
       .make = [o](std::shared_ptr<nn::Trunk> trunk, const MakeTrunk&,
                   uint64_t seed) { return std::make_unique<Simclr>(std::move(trunk), *o, seed); }};

@@ -2,7 +2,7 @@
 #include <saccade/core/autograd.h>
 #include <saccade/core/layer.h>
 #include <saccade/core/ops.h>
-#include <saccade/ssl/methods/defaults.h>
+#include <saccade/ssl/methods/crop_major.h>
 #include <saccade/ssl/methods/swav.h>
 
 #include <algorithm>
@@ -161,8 +161,7 @@ StepTensors SwAV::assign(std::span<const Batch> batches, int64_t iteration) {
   for (const Batch& batch : batches) {
     const int64_t size = batch.size();
     const Tensor part = (*this)(options_.head_bn ? batch.images : first_images(batch, options_.assigning * size));
-    for (int64_t crop = 0; crop < options_.assigning; ++crop)
-      z.slice(crop * all + first, crop * all + first + size).copy_from(part.slice(crop * size, (crop + 1) * size));
+    put_images(z, options_.assigning, first, part, size);
     first += size;
   }
   const Tensor s = scores(z, iteration);
@@ -198,7 +197,6 @@ MakeObjective dearest_swav(std::string trunk, SwAVOptions options) {
 
 Method swav_method() {
   const auto o = std::make_shared<SwAVOptions>();
-  const auto larc = [](const RunFacts& run) { return run.optimizer == "larc"; };
   return {
       .name = "swav",
       .title = "SwAV",
@@ -213,15 +211,7 @@ Method swav_method() {
                             return static_cast<double>(std::min<int64_t>(3000, run.images + o->queue_length));
                           }},
             .sizes = true},
-           {.name = "hidden",
-            .help = "Width of the projection head",
-            .value = &o->hidden,
-            .range = Range::between(1, 1e7),
-            .otherwise = {"the trunk's, at least 512",
-                          [](const RunFacts& run) {
-                            return static_cast<double>(std::max<int64_t>(512, run.features));
-                          }},
-            .sizes = true},
+           head_width(o->hidden),
            {.name = "hidden-layers",
             .help = "Of the projection head; SEER: 2, with --head-bn false",
             .value = &o->hidden_layers,
@@ -258,14 +248,8 @@ Method swav_method() {
             .help = "Iterations with one-hot assignments",
             .value = &o->hard_assignment_iterations,
             .range = Range::at_least(0)}},
-      .lr = {"0.6 (adamw: 0.001) x batch/256",
-             [=](const RunFacts& run) {
-               return larc(run) ? default_larc_lr(run.images) : default_adamw_lr(run.images);
-             }},
-      .warmup = {"0 (adamw, or batch > 512: a tenth)",
-                 [=](const RunFacts& run) {
-                   return static_cast<double>(default_warmup(larc(run), run.images, run.per_epoch, run.iterations));
-                 }},
+      .lr = scaled_lr(),
+      .warmup = usual_warmup("0 (adamw, or batch > 512: a tenth)"),
       .misfit = [o](const RunFacts& run) -> std::optional<Method::Misfit> {
         if (o->queue_length == 0 || o->queue_length >= run.images) return std::nullopt;
         return Method::Misfit{"queue", fmt::format("0, or at least the {} images of an iteration", run.images)};
@@ -278,12 +262,7 @@ Method swav_method() {
 }
 
 Tensor StepTensors::assignments_of(int64_t first, int64_t last) const {
-  const DeviceScope device(assignments.device());
-  const int64_t size = last - first;
-  Tensor part = Tensor::empty({assigning * size, assignments.dim(1)});
-  for (int64_t crop = 0; crop < assigning; ++crop)
-    part.slice(crop * size, (crop + 1) * size).copy_from(assignments.slice(crop * batch + first, crop * batch + last));
-  return part;
+  return take_images(assignments, assigning, first, last);
 }
 
 }  // namespace saccade::ssl
