@@ -20,34 +20,32 @@
 using namespace saccade;
 
 struct Settings {
-  std::string data, run, trunk = "y_400mf", crops, optimizer;
+  std::string data, run;
   std::string names = "torchvision", knn_data, precision = "f32", momentum = "f32", memory_budget = "none";
   std::string init, view = "middle";
   std::vector<float> mean{0.485f, 0.456f, 0.406f}, std{0.229f, 0.224f, 0.225f};
-  int batch = 128;
-  int64_t checkpoint_every = 0, knn_every = 5;
-  uint64_t seed = 0;
-  float weight_decay = 0.f;
+  int64_t knn_every = 5;
+  double minutes = 0;
   double max_unreadable = data::LoaderOptions{}.max_unreadable;
   bool fresh = false, allow_partial = false;
-  data::MultiCrop views;
-  ssl::Method method;
-  ssl::TrainerOptions train = {.epochs = 100};
+  vision::Training train;
   ssl::KnnOptions knn;
   program::ImageFlags images;
   program::RunData run_data;
   program::Machine machine;
 
   void flags(CLI::App& app) {
-    crops = method.crops;
-    optimizer = method.optimizer;
-    weight_decay = method.weight_decay;
+    ssl::TrainerOptions& options = train.options;
+    data::MultiCrop& views = train.views;
+    train.crops = train.method.crops;
+    train.optimizer = train.method.optimizer;
+    train.weight_decay = train.method.weight_decay;
     const auto add = [&](const char* group, const char* flag, auto& value, const char* help) {
       return app.add_option(flag, value, help)->group(group)->capture_default_str();
     };
     const char* group = "Method";
-    program::add_method_flag(app, method, group);
-    for (const ssl::Setting& setting : method.settings) program::add_setting(app, setting, group);
+    program::add_method_flag(app, train.method, group);
+    for (const ssl::Setting& setting : train.method.settings) program::add_setting(app, setting, group);
     group = "Run";
     add(group, "--run", run, "Folder of the run: settings, log, checkpoints, trunk.safetensors, report.html")
         ->required();
@@ -55,10 +53,10 @@ struct Settings {
         ->configurable(false)
         ->group(group);
     run_data.flags(app);
-    add(group, "--checkpoint-every", checkpoint_every, "Iterations between checkpoints; 0: each epoch")
+    add(group, "--checkpoint-every", options.checkpoint_every, "Iterations between checkpoints; 0: each epoch")
         ->check(program::at_least(0));
-    add(group, "--keep", train.keep_checkpoints, "Checkpoints that are kept")->check(program::at_least(1));
-    add(group, "--seed", seed, "Of first weights, order and crops")->check(program::not_negative());
+    add(group, "--keep", options.keep_checkpoints, "Checkpoints that are kept")->check(program::at_least(1));
+    add(group, "--seed", train.seed, "Of first weights, order and crops")->check(program::not_negative());
     add(group, "--names", names, "Whose names trunk.safetensors has: torchvision, timm, vissl, classy, pycls, swav");
     group = "Images";
     add(group, "--data", data,
@@ -68,9 +66,10 @@ struct Settings {
     add(group, "--max-unreadable", max_unreadable,
         "Share of the images that may be unreadable: the run stops at more, once 100 were tried")
         ->check(program::between(0, 1));
-    add(group, "--crops", crops,
+    add(group, "--crops", train.crops,
         "COUNTxPIXELS[@AREA-AREA][,SETTING=VALUE...] joined by +; the first two crops are those that teach; settings "
-        "are flip, jitter, brightness, contrast, saturation, hue, gray, blur, solarize, sigma, threshold");
+        "are flip, jitter, brightness, contrast, saturation, hue, gray, blur, solarize, sigma, threshold")
+        ->default_str("by the images");
     add(group, "--flip", views.flip_p, "Probability of a mirror image")->check(program::between(0, 1));
     add(group, "--jitter", views.jitter_p, "Probability of colour jitter")->check(program::between(0, 1));
     add(group, "--brightness", views.brightness, "Strength of colour jitter; half of it for small images")
@@ -87,21 +86,32 @@ struct Settings {
         ->check(CLI::IsMember({"middle", "whole"}))
         ->default_str("whole if the images have the size of the first crops, else middle");
     group = "Model";
-    add(group, "--trunk", trunk, "y_200mf ... y_128gf, x_..., resnet50; y_400mf:stem=cifar for 32-pixel images");
+    add(group, "--trunk", train.trunk, "y_200mf ... y_128gf, x_..., resnet50; y_400mf:stem=cifar for 32-pixel images")
+        ->default_str("by the images");
     add(group, "--init", init,
         "Weights to start from, as --weights of saccade-embed takes them: the trunk, and what the method has behind it "
         "where it is there and fits; without --trunk, --mean and --std those of the weights are taken");
     app.add_flag("--allow-partial", allow_partial, "Start from weights that do not fit the trunk in all places")
         ->group(group);
     group = "Training";
-    add(group, "--epochs", train.epochs, "Passes over the images")->check(program::between(1, 1e6));
-    add(group, "--batch", batch, "Images an iteration")->check(program::between(1, 1e6));
-    add(group, "--optimizer", optimizer, "larc (SGD) or adamw")->check(CLI::IsMember({"larc", "adamw"}));
-    add(group, "--lr", train.lr, "Learning rate at its top")->default_str(method.lr.text)->check(program::above_zero());
-    add(group, "--warmup", train.warmup_iterations, "Iterations")
-        ->default_str(method.warmup.text)
+    add(group, "--minutes", minutes,
+        "All that is not given is chosen so that the training ends by then, each choice with its reason; 0: as "
+        "--epochs "
+        "or --iterations say")
+        ->check(program::between(0, 1e6));
+    add(group, "--epochs", options.epochs, "Passes over the images")->check(program::between(1, 1e6));
+    add(group, "--iterations", options.iterations, "Length in iterations; 0: as --epochs says")
+        ->check(program::between(0, 1e15));
+    add(group, "--batch", train.batch, "Images an iteration; by default fewer for few images")
+        ->check(program::between(1, 1e6));
+    add(group, "--optimizer", train.optimizer, "larc (SGD) or adamw")->check(CLI::IsMember({"larc", "adamw"}));
+    add(group, "--lr", options.lr, "Learning rate at its top")
+        ->default_str(train.method.lr.text)
+        ->check(program::above_zero());
+    add(group, "--warmup", options.warmup_iterations, "Iterations")
+        ->default_str(train.method.warmup.text)
         ->check(program::at_least(0));
-    add(group, "--weight-decay", weight_decay, "Of all parameters")->check(program::between(0, 1));
+    add(group, "--weight-decay", train.weight_decay, "Of all parameters")->check(program::between(0, 1));
     group = "Memory";
     add(group, "--memory-budget", memory_budget,
         "Of the whole process, or of the GPU's memory, e.g. 14GiB: the step is planned to fit (what does not is "
@@ -110,7 +120,7 @@ struct Settings {
     program::type_name(add(group, "--precision", precision, "f32, bf16 or f16: of activations and products"));
     add(group, "--momentum", momentum, "f32, or bf16 for half the memory of larc's momentum")
         ->check(CLI::IsMember({"f32", "bf16"}));
-    add(group, "--accumulate", train.accumulate, "Batches an iteration, taken together: more than memory holds")
+    add(group, "--accumulate", options.accumulate, "Batches an iteration, taken together: more than memory holds")
         ->check(program::between(1, 1e6));
     group = "Watching";
     add(group, "--knn-data", knn_data,
@@ -150,133 +160,145 @@ std::optional<ssl::Weights> weights_to_start_from(CLI::App& app, Settings& s) {
     *value = *found;
     app.get_option(flag)->default_str(fmt::format("[{}]", fmt::join(*found, ",")));
   }
-  if (app.get_option("--trunk")->count() == 0) program::change(app, "--trunk", s.trunk, ssl::trunk_of(weights));
+  if (app.get_option("--trunk")->count() == 0) program::change(app, "--trunk", s.train.trunk, ssl::trunk_of(weights));
   return weights;
+}
+
+/// Fills in what nobody gave, by the images and the time; returns a line for each choice.
+std::vector<std::string> choose_settings(CLI::App& app, Settings& s, data::Source& source, Device device,
+                                         int64_t budget) {
+  const auto given = [&](const std::string& setting) {
+    const CLI::Option* option = app.get_option_no_throw("--" + setting);
+    return option != nullptr && option->count() > 0;
+  };
+  const std::vector<vision::Choice> choices =
+      s.minutes > 0 ? vision::choose_within({s.minutes, budget}, s.train, source, device, given)
+                    : vision::choose(s.train, vision::look_at(source), given);
+  std::vector<std::string> lines;
+  for (const vision::Choice& choice : choices) {
+    CLI::Option* option = app.get_option("--" + choice.setting);
+    option->add_result(choice.value);
+    option->run_callback();
+    lines.push_back(fmt::format("Chosen: --{} {} ({})", choice.setting, choice.value, choice.reason));
+  }
+  if (s.minutes > 0 && std::ranges::find(choices, "iterations", &vision::Choice::setting) == choices.end())
+    lines.push_back("The length of the run was given: --minutes does not decide it.");
+  return lines;
 }
 
 int pretrain(CLI::App& app, Settings& s) {
   const Device device = s.machine.apply();
   const nn::Names names = program::of_flag("--names", s.names, [&] { return nn::names_of(s.names); });
-  s.views.crops =
-      program::of_flag("--crops", s.crops, [&] { return data::multi_crop(data::parse_crops(s.crops)).crops; });
-  int64_t crops = 0;
-  for (const data::CropSpec& spec : s.views.crops) crops += spec.count;
-  if (crops < 2) throw Error(fmt::format("--crops {}: expected two crops at least, to compare", s.crops));
-  const bool begins = s.fresh || !ssl::RunFolder::holds_checkpoint(s.run);  // else its settings are compared
-  if (const int64_t each = s.method.crops_of_each; begins && each > 0 && crops != each)
-    throw Error(
-        fmt::format("--crops {}: {} takes {} crops of each image, not {}", s.crops, s.method.title, each, crops));
-  const int64_t images = s.batch * s.train.accumulate;  // an iteration
-  ssl::RunFacts facts{.images = images, .optimizer = s.optimizer};
-  program::check_settings(s.method, facts);
   const int64_t budget = s.memory_budget == "none" ? 0 : program::of_flag("--memory-budget", s.memory_budget, [&] {
     return parse_bytes(s.memory_budget);
   });
+  vision::Training& train = s.train;
+  ssl::TrainerOptions& options = train.options;
+  program::of_flag("--crops", train.crops, [&] { return data::parse_crops(train.crops); });
   program::check_run_folder(s.run, s.data);
   program::check_data_is_there(app, s.run, s.data);
+  options.precision = program::type_of(s.precision);
+  train.momentum = program::type_of(s.momentum);
+  train.workers = s.machine.workers;
+  std::copy_n(s.mean.begin(), 3, train.views.mean.begin());
+  std::copy_n(s.std.begin(), 3, train.views.std.begin());
+  const bool begins = s.fresh || !ssl::RunFolder::holds_checkpoint(s.run);  // else its settings are compared
   const std::optional<ssl::Weights> start = weights_to_start_from(app, s);
-  const bool plain_name = s.init.empty() && !s.trunk.starts_with("resnet") && s.trunk.find("in=") == std::string::npos;
-  const data::Source source =
-      data::open_images(s.data, s.images.options(plain_name ? 0 : program::channels_of(s.trunk)));
+  const bool plain_name =
+      s.init.empty() && !train.trunk.starts_with("resnet") && train.trunk.find("in=") == std::string::npos;
+  data::Source source = data::open_images(s.data, s.images.options(plain_name ? 0 : program::channels_of(train.trunk)));
   const vision::RunImages run_images = s.run_data.compare(s.run, s.fresh, source, s.data);
   program::change(app, "--data", s.data, run_images.now.path);
-  s.train.keep_length = run_images.now.was_changed;
-  const int channels = source.channels;
-  if (plain_name && channels == 1)  // gray images: a network with one channel
-    program::change(app, "--trunk", s.trunk, s.trunk + (s.trunk.find(':') == std::string::npos ? ":in=1" : ",in=1"));
-  const auto trunk = program::on(device, [&] { return nn::trunk(s.trunk, s.seed); });
-  std::copy_n(s.mean.begin(), 3, s.views.mean.begin());
-  std::copy_n(s.std.begin(), 3, s.views.std.begin());
-  if (source.size() < s.batch)
-    throw Error(fmt::format("--batch {}: more than the {} images of {}", s.batch, source.size(), source.name));
-  const bool bytes = device == Device::cuda;  // a quarter travels to the GPU
-  data::Loader loader(source, s.views,
-                      {.batch = s.batch,
-                       .workers = s.machine.workers,
-                       .seed = s.seed,
-                       .bytes = bytes,
+  options.keep_length = run_images.now.was_changed;
+  if (plain_name && source.channels == 1 && app.get_option("--trunk")->count() > 0)  // gray images: one channel
+    program::change(app, "--trunk", train.trunk,
+                    train.trunk + (train.trunk.find(':') == std::string::npos ? ":in=1" : ",in=1"));
+  std::vector<std::string> chosen;
+  if (begins) chosen = choose_settings(app, s, source, device, budget);
+  if (source.channels != program::channels_of(train.trunk))  // gray images stored in colour
+    source = data::with_channels(source, program::channels_of(train.trunk));
+  options.precision = program::type_of(s.precision);
+  train.views.crops = train.multi_crop().crops;
+  int64_t crops = 0;
+  for (const data::CropSpec& spec : train.views.crops) crops += spec.count;
+  if (crops < 2) throw Error(fmt::format("--crops {}: expected two crops at least, to compare", train.crops));
+  if (const int64_t each = train.method.crops_of_each; begins && each > 0 && crops != each)
+    throw Error(fmt::format("--crops {}: {} takes {} crops of each image, not {}", train.crops, train.method.title,
+                            each, crops));
+  ssl::RunFacts facts{.images = train.batch * options.accumulate, .optimizer = train.optimizer};
+  program::check_settings(train.method, facts);
+  const auto trunk = program::on(device, [&] { return nn::trunk(train.trunk, train.seed); });
+  if (source.size() < train.batch)
+    throw Error(fmt::format("--batch {}: more than the {} images of {}", train.batch, source.size(), source.name));
+  data::Loader loader(source, train.views,
+                      {.batch = train.batch,
+                       .workers = train.workers,
+                       .seed = train.seed,
+                       .bytes = device == Device::cuda,  // a quarter travels to the GPU
                        .max_unreadable = s.max_unreadable});
 
-  const int64_t per_epoch = std::max<int64_t>(1, loader.batches_per_epoch() / s.train.accumulate);
-  const int64_t iterations = s.train.epochs * loader.batches_per_epoch() / s.train.accumulate;
+  const int64_t per_epoch = train.per_epoch(source.size()), iterations = train.iterations(source.size());
   if (iterations < 1)
-    throw Error(fmt::format("--accumulate {}: the {} batches of all epochs make no iteration", s.train.accumulate,
-                            s.train.epochs * loader.batches_per_epoch()));
+    throw Error(fmt::format("--accumulate {}: the {} batches of all epochs make no iteration", options.accumulate,
+                            options.epochs * loader.batches_per_epoch()));
   facts.features = trunk->out_channels();
   facts.data = source.size();
   facts.per_epoch = per_epoch;
   facts.iterations = iterations;
-  program::settle(app, s.method, facts);
-  program::settle(app, "--lr", s.train.lr, static_cast<float>(s.method.lr.find(facts)));
-  program::settle(app, "--warmup", s.train.warmup_iterations, static_cast<int64_t>(s.method.warmup.find(facts)));
+  program::settle(app, train.method, facts);
+  program::settle(app, "--lr", options.lr, static_cast<float>(train.method.lr.find(facts)));
+  program::settle(app, "--warmup", options.warmup_iterations, static_cast<int64_t>(train.method.warmup.find(facts)));
 
-  s.train.precision = program::type_of(s.precision);
-  const bool fusible = s.train.accumulate == 1 && s.train.precision != DType::f16;
-  s.train.fuse_optimizer = budget > 0 && fusible;
-  const optim::Recipe recipe =
-      s.optimizer == "larc"
-          ? optim::larc_sgd({.weight_decay = s.weight_decay, .momentum_dtype = program::type_of(s.momentum)})
-          : optim::adamw({.weight_decay = s.weight_decay});
-  // As it would run under a budget, for advice if there is none and memory runs out.
-  const ssl::StepSpec step{
-      .objective = s.method.dearest(s.trunk),
-      .crops = s.views.segments(s.batch),
-      .batch = s.batch,
-      .channels = channels,
-      .recipe = recipe,
-      .options = {.precision = s.train.precision, .fuse_optimizer = fusible, .accumulate = s.train.accumulate},
-      // On a GPU: the numbers of an iteration, and the bytes of one batch more.
-      .loader_batches = device == Device::cpu ? data::batches_in_memory(loader.options()) : s.train.accumulate + 1};
+  const ssl::StepSpec step =
+      train.step(source.channels, device);  // also for advice, if memory runs out without a budget
+  options.fuse_optimizer = budget > 0 && step.options.fuse_optimizer;
   std::string planned;
   if (budget > 0) planned = ssl::keep_budget(step, *trunk, budget);
 
-  const std::shared_ptr<ssl::Objective> made = program::on(device, [&] {
-    return s.method.make(
-        trunk, [&] { return nn::trunk(s.trunk, s.seed); }, s.seed);
-  });
+  const std::shared_ptr<ssl::Objective> made = program::on(device, [&] { return train.make_objective(trunk); });
   ssl::Objective& model = *made;
   ssl::InitReport started;
   if (start) started = ssl::init_from(model, *start, s.allow_partial);
-  s.train.checkpoint_every = s.checkpoint_every;
-  const int size = s.views.crops[0].size;
+  const int size = train.views.crops[0].size;
   if (app.get_option("--view")->count() == 0)
     program::settle(app, "--view", s.view, std::string(data::name_of(data::choose_view_rule(source, size))));
-  const ssl::TrunkInfo info{s.trunk, size, s.mean, s.std, s.view};
-  s.train.carried = info.metadata();
+  const ssl::TrunkInfo info{train.trunk, size, s.mean, s.std, s.view};
+  options.carried = info.metadata();
   std::string judged_by;
   ssl::RunReporter* reports = nullptr;  // once everything holds
   if (!s.knn_data.empty()) {
     program::change(app, "--knn-data", s.knn_data, data::absolute_path(s.knn_data));
-    data::LabelledPair labelled = data::labelled_pair(s.knn_data, "", s.images.options(channels));
+    data::LabelledPair labelled = data::labelled_pair(s.knn_data, "", s.images.options(source.channels));
     judged_by = labelled.summary;
-    s.train.evaluate_every = s.knn_every * per_epoch;
-    s.train.evaluate = vision::knn_test({made, &made->result()}, info, std::move(labelled), s.knn,
+    options.evaluate_every = s.knn_every * per_epoch;
+    options.evaluate = vision::knn_test({made, &made->result()}, info, std::move(labelled), s.knn,
                                         [&](const std::string& reason) { reports->say("kNN: left out: " + reason); });
   }
-  s.train.health.names = program::flag_names(app);
-  ssl::Trainer trainer(model, recipe, s.train);
+  options.health.names = program::flag_names(app);
+  ssl::Trainer trainer(model, train.recipe(), options);
 
   ssl::RunFolder folder(s.run);
   program::prepare(app, folder, s.fresh, kMayDiffer);
   run_images.store(folder);
   const auto settings = program::settings_of(app);
-  ssl::RunReporter reporter(
-      folder, {.title = fmt::format("{} on {}", s.method.title, source.name),
-               .subtitle = fmt::format("{} ({} parameters, {} features), {} images", s.trunk, trunk->parameter_count(),
-                                       trunk->out_channels(), source.size()),
-               .epochs = s.train.epochs,
-               .configuration = {settings.begin(), settings.end()},
-               .unreadable = [&] {
-                 std::vector<std::string> reasons;
-                 for (const data::Failure& f : loader.failures()) reasons.push_back(f.reason);
-                 return reasons;
-               }});
+  ssl::RunReporter reporter(folder,
+                            {.title = fmt::format("{} on {}", train.method.title, source.name),
+                             .subtitle = fmt::format("{} ({} parameters, {} features), {} images", train.trunk,
+                                                     trunk->parameter_count(), trunk->out_channels(), source.size()),
+                             .epochs = (iterations + per_epoch - 1) / per_epoch,
+                             .configuration = {settings.begin(), settings.end()},
+                             .unreadable = [&] {
+                               std::vector<std::string> reasons;
+                               for (const data::Failure& f : loader.failures()) reasons.push_back(f.reason);
+                               return reasons;
+                             }});
   reports = &reporter;
   reporter.say(source.summary);
   if (!run_images.notice.empty()) reporter.say(run_images.notice);
+  for (const std::string& line : chosen) reporter.say(line);
   reporter.say(fmt::format("{} images, {} iterations an epoch; {}: {} parameters, {} features; {}lr {:.3g}",
-                           source.size(), per_epoch, s.trunk, trunk->parameter_count(), trunk->out_channels(),
-                           s.method.summary ? s.method.summary() + ", " : "", s.train.lr));
+                           source.size(), per_epoch, train.trunk, trunk->parameter_count(), trunk->out_channels(),
+                           train.method.summary ? train.method.summary() + ", " : "", options.lr));
   for (const std::string& line : started.lines) reporter.say(line);
   if (!judged_by.empty()) reporter.say("kNN: " + judged_by);
   if (!planned.empty()) reporter.say(planned);
@@ -305,9 +327,9 @@ int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape): only if
   CLI::App app("Learns features from a folder of images without labels.", "saccade-pretrain");
   const auto complete = [&](std::vector<std::string>& arguments) {
     program::take_stored_settings(arguments);
-    settings.method = program::choose_method(arguments);
+    settings.train.method = program::choose_method(arguments);
     settings.flags(app);
-    program::refuse_settings_of_others(app, settings.method, arguments);
+    program::refuse_settings_of_others(app, settings.train.method, arguments);
   };
   return program::run(
       app, {argv + 1, argv + argc}, [&] { return pretrain(app, settings); }, complete);

@@ -84,6 +84,8 @@
 #include <saccade/ssl/train/stop_signal.h>
 #include <saccade/ssl/train/trainer.h>
 #include <saccade/ssl/weights.h>
+#include <saccade/vision/choose.h>
 #include <saccade/vision/features.h>
 #include <saccade/vision/gallery.h>
 #include <saccade/vision/run_images.h>
+#include <saccade/vision/training.h>

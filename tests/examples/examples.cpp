@@ -70,6 +70,16 @@ TEST(Examples, PretrainFolderKeepsItsBudgetAndLeavesANetworkToSearchWith) {
   EXPECT_EQ(example("embed_and_search", {folder / "run", photos, photos}).status, 0);
 }
 
+TEST(Examples, WithinMinutesChoosesAndTrains) {
+  const TemporaryFolder folder;
+  make_photos(folder / "photos", 11);
+  const Outcome outcome = example("within_minutes", {folder / "photos", "0.2", folder / "run"});
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_NE((outcome.out + outcome.err).find("iterations: "), std::string::npos) << outcome.out << outcome.err;
+  const std::string photos = (folder / "photos").string();
+  EXPECT_EQ(example("embed_and_search", {folder / "run", photos, photos}).status, 0);
+}
+
 TEST(Examples, OwnMethodTrainsAndGoesOn) {
   const TemporaryFolder folder;
   make_photos(folder / "photos", 11);

@@ -7,6 +7,7 @@
 #include <saccade/ssl/report/run_log.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <set>
@@ -41,6 +42,43 @@ double percentage(const std::string& table, const std::string& row) {
   const size_t at = table.find(row), end = table.find('%', at);
   if (at == std::string::npos || end == std::string::npos) return NAN;
   return std::stod(table.substr(table.rfind(' ', end - 2), end));
+}
+
+TEST(Programs, PretrainWithinMinutesChoosesAllAndSaysWhy) {
+  const TemporaryFolder folder;
+  make_photos(folder / "photos");
+  const fs::path run_folder = folder / "run";
+  const auto start = std::chrono::steady_clock::now();
+  const Outcome trained =
+      run("pretrain", {"--data", folder / "photos", "--run", run_folder, "--minutes", "0.2", "--hue", "0.3"});
+  ASSERT_EQ(trained.status, 0) << trained.out << trained.err;
+  EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), 40);
+  for (const char* flag : {"trunk", "crops", "batch", "optimizer", "lr", "prototypes", "precision", "iterations"})
+    EXPECT_NE(trained.out.find(std::string("Chosen: --") + flag), std::string::npos) << flag << '\n' << trained.out;
+  EXPECT_EQ(trained.out.find("Chosen: --hue"), std::string::npos) << "it was given";
+
+  // All of it is stored: the run goes on, and can be made again, without another look at images and time.
+  const std::string trunk = content_of(run_folder / "trunk.safetensors");
+  const Outcome again =
+      run("pretrain", {"--config", run_folder / "config.toml", "--data", folder / "photos", "--run", folder / "again"});
+  ASSERT_EQ(again.status, 0) << again.err;
+  EXPECT_EQ(again.out.find("Chosen:"), std::string::npos) << again.out;
+  EXPECT_EQ(content_of(folder / "again" / "trunk.safetensors"), trunk);
+  EXPECT_EQ(run("pretrain", {"--run", run_folder.string()}).status, 0);
+}
+
+TEST(Programs, PretrainWithinMinutesKeepsABudgetAndAGivenLength) {
+  const TemporaryFolder folder;
+  make_photos(folder / "photos");
+  const Outcome kept = run("pretrain", {"--data", folder / "photos", "--run", folder / "kept", "--minutes", "0.2",
+                                        "--memory-budget", "700MiB"});
+  EXPECT_EQ(kept.status, 0) << kept.out << kept.err;
+  EXPECT_NE(kept.out.find("Memory: "), std::string::npos) << kept.out;
+  const Outcome given = run(
+      "pretrain", {"--data", folder / "photos", "--run", folder / "given", "--minutes", "0.2", "--iterations", "3"});
+  EXPECT_EQ(given.status, 0) << given.err;
+  EXPECT_EQ(logged_steps(folder / "given"), first_numbers(3));
+  EXPECT_NE(given.out.find("--minutes does not decide it"), std::string::npos) << given.out;
 }
 
 TEST(Programs, PretrainThenEvaluateThenEmbed) {

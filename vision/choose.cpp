@@ -1,0 +1,338 @@
+#include <fmt/format.h>
+#include <saccade/core/batch_upload.h>
+#include <saccade/core/plan/device_model.h>
+#include <saccade/data/image.h>
+#include <saccade/data/loader.h>
+#include <saccade/kernels/error.h>
+#include <saccade/nn/regnet.h>
+#include <saccade/ssl/train/budget.h>
+#include <saccade/ssl/train/step.h>
+#include <saccade/vision/choose.h>
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <span>
+
+namespace saccade::vision {
+namespace {
+
+/// A trunk and crops that go together.
+struct Rung {
+  std::string trunk, crops;
+  double images;  ///< that it must be shown in all to be worth more than the rung before
+};
+
+/// For images of about 40 pixels and fewer, whose stem keeps their size.
+std::vector<Rung> rungs_of_small(int side) {
+  const int small = std::max(8, static_cast<int>(std::lround(0.6 * side / 4)) * 4);
+  const std::string crops = fmt::format("2x{}@0.4-1+2x{}@0.2-0.5", std::max(side, 8), small);
+  return {{"y:d=3,w0=24,wa=50,wm=2.8,g=8,stem=cifar,stem_width=16", crops, 0},
+          {"y:d=4,w0=48,wa=64,wm=2.5,g=16,stem=cifar,stem_width=32", crops, 2e6},
+          {"y_200mf:stem=cifar", crops, 1e7}};
+}
+
+std::vector<Rung> rungs_of_photos(int side) {
+  if (side < 96) {
+    const int large = std::max(48, side / 8 * 8);
+    const std::string crops = fmt::format("2x{}@0.25-1+2x{}@0.1-0.4", large, large / 2);
+    return {{"y_200mf", crops, 0}, {"y_400mf", crops, 3e6}, {"y_800mf", crops, 1e7}};
+  }
+  return {{"y_200mf", "2x64@0.2-1+4x32@0.08-0.3", 0},      {"y_200mf", "2x96@0.14-1+4x48@0.05-0.14", 3e5},
+          {"y_400mf", "2x96@0.14-1+4x48@0.05-0.14", 1e6},  {"y_800mf", "2x128@0.14-1+4x64@0.05-0.14", 3e6},
+          {"y_1_6gf", "2x160@0.14-1+6x96@0.05-0.14", 1e7}, {"y_3_2gf", "2x224@0.14-1+6x96@0.05-0.14", 3e7}};
+}
+
+std::vector<Rung> rungs_for(const ImageFacts& images) {
+  return images.side <= 40 ? rungs_of_small(images.side) : rungs_of_photos(images.side);
+}
+
+/// Crops as the method wants them, of the rung's size.
+std::string crops_for(const ssl::Method& method, const Rung& rung) {
+  if (method.crops_of_each == 0) return rung.crops;
+  return rung.crops.substr(0, rung.crops.find('+'));  // those of one size
+}
+
+template <class Number>
+void read(const std::string& text, Number& to) {
+  std::from_chars(text.data(), text.data() + text.size(), to);
+}
+
+/// Takes a value as a flag of that name would.
+void set(Training& t, const std::string& name, const std::string& value) {
+  const auto is = [&](const char* other) { return name == other; };
+  if (is("trunk")) t.trunk = value;
+  if (is("crops")) t.crops = value;
+  if (is("optimizer")) t.optimizer = value;
+  if (is("precision")) t.options.precision = value == "bf16" ? DType::bf16 : DType::f32;
+  if (is("batch")) read(value, t.batch);
+  if (is("lr")) read(value, t.options.lr);
+  if (is("iterations")) read(value, t.options.iterations);
+  if (is("brightness")) read(value, t.views.brightness);
+  if (is("contrast")) read(value, t.views.contrast);
+  if (is("saturation")) read(value, t.views.saturation);
+  if (is("hue")) read(value, t.views.hue);
+  if (is("blur")) read(value, t.views.blur_p);
+  for (const ssl::Setting& setting : t.method.settings)
+    if (setting.name == name) {
+      double number = 0;
+      read(value, number);
+      setting.set(number);
+    }
+}
+
+/// Takes what is chosen, unless it was given.
+struct Chooser {
+  Training& training;
+  const Given& given;
+  std::vector<Choice> choices = {};
+
+  bool is_given(const std::string& setting) const { return given && given(setting); }
+  void take(const std::string& setting, const std::string& value, const std::string& reason) {
+    if (is_given(setting)) return;
+    set(training, setting, value);
+    choices.push_back({setting, value, reason});
+  }
+};
+
+/// The images' own: whatever trunk and time.
+void choose_views(Chooser& chooser, const ImageFacts& images) {
+  if (images.side > 64) return;
+  const std::string reason = fmt::format("half of what photographs get: images of {} pixels", images.side);
+  for (const auto& [setting, value] :
+       {std::pair{"brightness", "0.4"}, {"contrast", "0.4"}, {"saturation", "0.4"}, {"hue", "0.1"}})
+    if (!images.gray || setting[0] == 'b' || setting[0] == 'c') chooser.take(setting, value, reason);
+  chooser.take("blur", "0", fmt::format("nothing of {} pixels is left sharp enough to be told", images.side));
+}
+
+void choose_batch(Chooser& chooser, const ImageFacts& images, Device device) {
+  const int64_t usual = device == Device::cuda ? 256 : 128;
+  int64_t batch = usual;
+  while (batch > 8 && batch * 4 > images.count) batch /= 2;
+  batch = std::min(batch, images.count);
+  chooser.take("batch", std::to_string(batch),
+               batch == usual ? "enough to compare within an iteration"
+                              : fmt::format("at most a quarter of the {} images", images.count));
+}
+
+std::string trunk_of(const Rung& rung, const ImageFacts& images) {
+  if (!images.gray) return rung.trunk;
+  return rung.trunk + (rung.trunk.find(':') == std::string::npos ? ":in=1" : ",in=1");
+}
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+struct NoTime final : plan::TimeModel {
+  double seconds(const kernels::Call&) override { return 0; }
+};
+
+/// Runs the first iterations of a training and forgets them.
+/// @param at_most   seconds to spend, but for three iterations
+/// @param too_long  of an iteration: then one is enough to know
+/// @param needs_it  there is no cheaper training: a budget is kept by computing twice
+/// @return seconds of one, the median; nothing when its memory is not there
+std::optional<double> seconds_of_iteration(const Time& time, const Training& training, const data::Source& source,
+                                           Device device, double at_most, double too_long, bool needs_it) {
+  const int channels = source.channels;
+  const ssl::StepSpec step = training.step(channels, device);
+  NoTime no_time;
+  const int64_t needed = ssl::Planner(step, no_time).keep_all(Keep::eager).rehearsal.arena;
+  const bool fits = time.memory > 0 ? needed + ssl::process_overhead() <= time.memory
+                                    : static_cast<double>(needed) <= 0.7 * static_cast<double>(ssl::memory_of(device));
+  if (!fits && (time.memory == 0 || !needs_it)) return std::nullopt;
+  const DeviceScope scope(device);
+  const auto trunk = nn::trunk(training.trunk, training.seed);
+  if (!fits) ssl::keep_budget(step, *trunk, time.memory);  // with what it computes twice
+  const auto objective = training.make_objective(trunk);
+  objective->train();
+  const auto optimizer = training.recipe().build(objective->trained_parameters());
+  data::Loader loader(source, training.multi_crop(),
+                      {.batch = training.batch,
+                       .workers = training.workers,
+                       .seed = training.seed,
+                       .bytes = device == Device::cuda,
+                       .max_unreadable = 1});
+  BatchUpload upload(device);
+  optim::LossScale scale;
+  const bool scaled = training.options.precision == DType::f16;
+  const ssl::StepOptions options{.precision = training.options.precision, .accumulate = training.options.accumulate};
+  const int64_t per_epoch = training.per_epoch(source.size());
+  std::vector<double> seconds;
+  const auto start = Clock::now();
+  for (int64_t i = 0; seconds.size() < 2 || (seconds_since(start) < at_most && seconds.size() < 200); ++i) {
+    const auto begin = Clock::now();
+    std::vector<Batch> batches;
+    for (int64_t b = 0; b < options.accumulate; ++b) batches.push_back(upload(loader.next()));
+    ssl::train_step(*objective, *optimizer, batches,
+                    {.iteration = i, .iterations = 100 * per_epoch, .per_epoch = per_epoch}, 1e-6f, options,
+                    scaled ? &scale : nullptr);
+    if (i == 0) continue;  // finds memory, and the plans of libraries
+    seconds.push_back(seconds_since(begin));
+    if (seconds.back() > too_long) break;
+  }
+  std::ranges::nth_element(seconds, seconds.begin() + std::ssize(seconds) / 2);
+  return seconds[seconds.size() / 2];
+}
+
+std::string count_text(double images) {
+  return images >= 1e6 ? fmt::format("{:.1f} million", images / 1e6) : fmt::format("{:.0f}", images);
+}
+
+/// What follows from trunk, batch and a short run.
+void choose_schedule(Chooser& chooser, const ImageFacts& images) {
+  Training& t = chooser.training;
+  chooser.take("optimizer", "adamw", "ahead of larc where minutes count");
+  if (t.optimizer == "adamw") {
+    const bool small = images.side <= 40 && t.trunk.starts_with("y:");
+    const double rate = (small ? 1.5e-3 / 128 : 1e-3 / 256) * t.batch * static_cast<double>(t.options.accumulate);
+    chooser.take("lr", fmt::format("{:.4g}", rate),
+                 small ? "1.5e-3 for 128 images suits a small network" : "1e-3 for each 256 images of an iteration");
+  }
+  if (t.method.name == "swav") {
+    const int64_t all = t.batch * t.options.accumulate;
+    chooser.take("prototypes", std::to_string(2 * all), "twice the images of an iteration");
+    if (images.side <= 40) chooser.take("dim", "64", "enough for so few prototypes");
+  }
+}
+
+/// What is neither given nor chosen, as the method has it.
+void settle(const Chooser& chooser, const ImageFacts& images) {
+  Training& t = chooser.training;
+  const auto is_there = [&](const std::string& name) {
+    return chooser.is_given(name) ||
+           std::ranges::find(chooser.choices, name, &Choice::setting) != chooser.choices.end();
+  };
+  const DeviceScope meta(Device::meta);
+  const ssl::RunFacts facts{.images = t.batch * t.options.accumulate,
+                            .features = nn::trunk(t.trunk)->out_channels(),
+                            .data = images.count,
+                            .per_epoch = t.per_epoch(images.count),
+                            .iterations = t.iterations(images.count),
+                            .optimizer = t.optimizer};
+  t.method.settle(facts, [&](const ssl::Setting& s) { return is_there(s.name); });
+  if (!is_there("lr")) t.options.lr = static_cast<float>(t.method.lr.find(facts));
+  if (!is_there("warmup")) t.options.warmup_iterations = static_cast<int64_t>(t.method.warmup.find(facts));
+}
+
+}  // namespace
+
+ImageFacts look_at(const data::Source& source, int64_t most) {
+  ImageFacts facts{.count = source.size(), .gray = true};
+  std::vector<int> sides;
+  std::string why;
+  data::Image image;
+  for (int64_t i = 0, looked = std::min(most, source.size()); i < looked; ++i) {
+    try {
+      source.read(i * source.size() / looked, 0, image);
+    } catch (const Error& error) {  // whoever reads all of them lists it
+      why = error.what();
+      continue;
+    }
+    sides.push_back(std::min(image.height, image.width));
+    if (image.channels == 3 && facts.gray) {
+      const std::span<const uint8_t> p(image.pixels);
+      for (size_t at = 0; at + 2 < p.size() && facts.gray; at += 3)
+        facts.gray = std::abs(p[at] - p[at + 1]) <= 2 && std::abs(p[at + 1] - p[at + 2]) <= 2;
+    }
+  }
+  if (sides.empty()) throw Error(fmt::format("{}: none of the images looked at can be read: {}", source.name, why));
+  std::ranges::nth_element(sides, sides.begin() + std::ssize(sides) / 2);
+  facts.side = sides[sides.size() / 2];
+  return facts;
+}
+
+std::vector<Choice> choose(Training& training, const ImageFacts& images, const Given& given) {
+  Chooser chooser{training, given};
+  const std::vector<Rung> rungs = rungs_for(images);
+  const bool small = images.side <= 40;
+  // The cheapest for small images, whose time is in their number; y_400mf for photographs.
+  const Rung& rung = rungs[small ? 0 : std::min<size_t>(2, rungs.size() - 1)];
+  chooser.take("trunk", trunk_of(rung, images),
+               small ? fmt::format("its stem keeps images of {} pixels at their size", images.side)
+                     : "a good first choice for photographs");
+  chooser.take("crops", crops_for(training.method, rung), fmt::format("images of {} pixels", images.side));
+  choose_views(chooser, images);
+  choose_batch(chooser, images, Device::cpu);
+  return chooser.choices;
+}
+
+std::vector<Choice> choose_within(const Time& time, Training& training, data::Source& source, Device device,
+                                  const Given& given) {
+  const auto start = Clock::now();
+  const double all = 60 * time.minutes;
+  const ImageFacts images = look_at(source);
+  Chooser chooser{training, given};
+  if (images.gray && !chooser.is_given("trunk")) source = data::with_channels(std::move(source), 1);
+  choose_views(chooser, images);
+  choose_batch(chooser, images, device);
+
+  struct Trial {
+    Rung rung;
+    double seconds;  ///< an iteration
+    double shown;    ///< images, in all of the time
+  };
+  std::optional<Trial> best;
+  std::string passed;  // why no dearer one
+  for (const Rung& rung : rungs_for(images)) {
+    if (best && chooser.is_given("trunk") && chooser.is_given("crops")) break;
+    Training tried = training;
+    Chooser trying{tried, given};
+    trying.take("trunk", trunk_of(rung, images), "");
+    trying.take("crops", crops_for(training.method, rung), "");
+    choose_schedule(trying, images);
+    const double together = tried.batch * static_cast<double>(tried.options.accumulate);
+    const double too_long = best ? 2 * all * together / rung.images : std::numeric_limits<double>::infinity();
+    const auto seconds = seconds_of_iteration(time, tried, source, device, 0.015 * all, too_long, !best);
+    if (!seconds) {
+      passed = fmt::format("{} does not fit the memory", tried.trunk);
+      break;
+    }
+    const double shown = all / *seconds * together;
+    if (best && shown < rung.images) {
+      passed = fmt::format("{} would see {} in that time, and is worth it from {} on", tried.trunk, count_text(shown),
+                           count_text(rung.images));
+      break;
+    }
+    best = {rung, *seconds, shown};
+  }
+  if (!best) throw Error(fmt::format("no training fits the memory: {}", passed));
+  const std::string sees =
+      fmt::format("{} images can be shown to it{}{}", count_text(best->shown), passed.empty() ? "" : "; ", passed);
+  chooser.take("trunk", trunk_of(best->rung, images), sees);
+  chooser.take("crops", crops_for(training.method, best->rung), fmt::format("images of {} pixels", images.side));
+  choose_schedule(chooser, images);
+
+  double seconds = best->seconds;
+  if (!chooser.is_given("precision")) {
+    Training tried = training;
+    tried.options.precision = DType::bf16;
+    const auto other = seconds_of_iteration(time, tried, source, device, 0.01 * all, 1.5 * seconds, true);
+    const bool faster = other && *other < 0.9 * seconds;
+    chooser.take("precision", faster ? "bf16" : "f32",
+                 other ? fmt::format("an iteration takes {:.3g} s in f32 and {:.3g} s in bf16 here", seconds, *other)
+                       : "bf16 is not to be had here");
+    if (faster) seconds = *other;
+  }
+  // The trunk is written, prototypes are looked at, checkpoints are kept: a fiftieth, and what was spent so far.
+  const double left = 0.98 * all - seconds_since(start) - 1;
+  const auto iterations = static_cast<int64_t>(left / seconds);
+  const int64_t an_iteration = training.batch * training.options.accumulate;
+  if (iterations < 10 && !chooser.is_given("iterations") && !chooser.is_given("epochs"))
+    throw Error(
+        fmt::format("{:g} minutes are too few: an iteration of {} images takes {:.3g} s here, and a training wants ten "
+                    "at least",
+                    time.minutes, an_iteration, seconds));
+  if (!chooser.is_given("epochs"))
+    chooser.take(
+        "iterations", std::to_string(iterations),
+        fmt::format("{:.3g} s each: {:.3g} epochs in what is left of {:g} minutes", seconds,
+                    static_cast<double>(iterations * an_iteration) / static_cast<double>(images.count), time.minutes));
+  settle(chooser, images);
+  return chooser.choices;
+}
+
+}  // namespace saccade::vision
