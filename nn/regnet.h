@@ -1,6 +1,7 @@
 #pragma once
 
 #include <saccade/nn/init.h>
+#include <saccade/nn/stem.h>
 #include <saccade/nn/trunk.h>
 
 #include <string>
@@ -12,13 +13,6 @@ namespace saccade::nn {
 
 class Conv2d;
 class BatchNorm;
-
-/// The first layer. All end in batch norm and ReLU.
-enum class Stem : uint8_t {
-  simple,  ///< 3x3 convolution of stride 2: the papers' networks
-  cifar,   ///< 3x3 convolution of stride 1, for images of about 32 pixels
-  resnet,  ///< 7x7 convolution of stride 2, then 3x3 max pooling of stride 2
-};
 
 /// How stage widths are made multiples of the group width. Five of the named models differ.
 enum class Rounding : uint8_t {

@@ -1,12 +1,12 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <saccade/core/layer.h>
+#include <saccade/nn/description.h>
 #include <saccade/nn/regnet.h>
+#include <saccade/nn/resnet.h>
 
 #include <algorithm>
 #include <array>
-#include <charconv>
-#include <numeric>
 
 namespace saccade::nn {
 namespace {
@@ -38,27 +38,6 @@ constexpr std::array models = {
     Model{"y_10b", 27, 1744, 620.83, 2.52, 1010},
 };
 
-/// Number of single-character edits between two words.
-size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = std::exchange(row[0], i);
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t substituted = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = std::exchange(row[j], std::min({row[j] + 1, row[j - 1] + 1, substituted}));
-    }
-  }
-  return row.back();
-}
-
-std::vector<std::string> nearest(std::string_view name) {
-  std::vector<std::string> names = regnet_names();
-  std::ranges::stable_sort(names, {}, [&](const std::string& n) { return edit_distance(n, name); });
-  names.resize(3);
-  return names;
-}
-
 /// One spelling: "Y_8.0GF" and "regnet_y_8_0gf" become "y_8gf".
 std::string normalize(std::string_view text) {
   std::string name;
@@ -79,9 +58,12 @@ RegNetSpec base(std::string_view text) {
   if (name.starts_with("y")) spec.se_ratio = 0.25;
   if (name == "x" || name == "y") return spec;
   const auto* const model = std::ranges::find(models, name, &Model::name);
-  if (model == models.end())
+  if (model == models.end()) {
+    std::vector<std::string> names = regnet_names();
+    std::ranges::copy(resnet_names(), std::back_inserter(names));
     fail(fmt::format("regnet: there is no model \"{}\"; the nearest names are {}", text,
-                     fmt::join(nearest(name), ", ")));
+                     fmt::join(nearest(std::move(names), name), ", ")));
+  }
   spec.depth = model->depth;
   spec.w0 = model->w0;
   spec.wa = model->wa;
@@ -90,53 +72,32 @@ RegNetSpec base(std::string_view text) {
   return spec;
 }
 
-template <class T>
-T number(std::string_view key, std::string_view text) {
-  T value{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size())
-    fail(fmt::format("regnet: {}=\"{}\" is not a{} number", key, text, std::is_integral_v<T> ? " whole" : ""));
-  return value;
-}
-
-template <class E>
-E choice(std::string_view key, std::string_view text, std::initializer_list<std::pair<std::string_view, E>> choices) {
-  std::vector<std::string_view> names;
-  for (const auto& [name, value] : choices) {
-    if (name == text) return value;
-    names.push_back(name);
-  }
-  fail(fmt::format("regnet: {}=\"{}\", expected one of {}", key, text, fmt::join(names, ", ")));
-}
-
-void override_one(RegNetSpec& spec, std::string_view key, std::string_view value) {
+void override_one(RegNetSpec& spec, const DescribedSetting& setting) {
+  const std::string_view key = setting.key;
   if (key == "d")
-    spec.depth = number<int64_t>(key, value);
+    spec.depth = setting.whole_number();
   else if (key == "w0")
-    spec.w0 = number<double>(key, value);
+    spec.w0 = setting.number();
   else if (key == "wa")
-    spec.wa = number<double>(key, value);
+    spec.wa = setting.number();
   else if (key == "wm")
-    spec.wm = number<double>(key, value);
+    spec.wm = setting.number();
   else if (key == "g")
-    spec.group_width = number<int64_t>(key, value);
+    spec.group_width = setting.whole_number();
   else if (key == "se")
-    spec.se_ratio = number<double>(key, value);
+    spec.se_ratio = setting.number();
   else if (key == "b")
-    spec.bottleneck = number<double>(key, value);
+    spec.bottleneck = setting.number();
   else if (key == "stem_width")
-    spec.stem_width = number<int64_t>(key, value);
+    spec.stem_width = setting.whole_number();
   else if (key == "in")
-    spec.in_channels = number<int64_t>(key, value);
+    spec.in_channels = setting.whole_number();
   else if (key == "stem")
-    spec.stem = choice<Stem>(key, value, {{"simple", Stem::simple}, {"cifar", Stem::cifar}, {"resnet", Stem::resnet}});
+    spec.stem = setting.stem();
   else if (key == "rounding")
-    spec.rounding = choice<Rounding>(key, value, {{"pycls", Rounding::pycls}, {"tv", Rounding::torchvision}});
+    spec.rounding = setting.one_of({"pycls", "tv"}) == 0 ? Rounding::pycls : Rounding::torchvision;
   else
-    fail(
-        fmt::format("regnet: unknown key \"{}\", expected one of d, w0, wa, wm, g, se, b, stem, stem_width, in, "
-                    "rounding",
-                    key));
+    setting.refuse("d, w0, wa, wm, g, se, b, stem, stem_width, in, rounding");
 }
 
 }  // namespace
@@ -148,17 +109,9 @@ std::vector<std::string> regnet_names() {
 }
 
 RegNetSpec regnet_spec(std::string_view description) {
-  const size_t colon = description.find(':');
-  RegNetSpec spec = base(description.substr(0, colon));
-  std::string_view rest = colon == std::string_view::npos ? "" : description.substr(colon + 1);
-  while (!rest.empty()) {
-    const std::string_view item = rest.substr(0, rest.find(','));
-    const size_t equals = item.find('=');
-    if (equals == std::string_view::npos)
-      fail(fmt::format("regnet: \"{}\" in \"{}\", expected key=value", item, description));
-    override_one(spec, item.substr(0, equals), item.substr(equals + 1));
-    rest.remove_prefix(std::min(rest.size(), item.size() + 1));
-  }
+  const Description parts = parse_description("regnet", description);
+  RegNetSpec spec = base(parts.name);
+  for (const DescribedSetting& setting : parts.settings) override_one(spec, setting);
   stages(spec);  // checks the ranges
   return spec;
 }

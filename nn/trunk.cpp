@@ -22,6 +22,8 @@ void check_steps(std::span<const plan::Step> steps, size_t first, size_t last) {
   if (next != last) fail(fmt::format("trunk: the plan ends before unit {}, expected {}", next, last));
 }
 
+bool is_resnet(std::string_view description) { return description.starts_with("resnet"); }
+
 }  // namespace
 
 void Trunk::add_stage(const std::string& name) {
@@ -78,8 +80,12 @@ std::vector<Tensor> Trunk::forward_stages(const Tensor& images) {
 }
 
 std::shared_ptr<Trunk> trunk(std::string_view description, uint64_t seed) {
-  if (description.starts_with("resnet")) return resnet(description, seed);
+  if (is_resnet(description)) return resnet(description, seed);
   return regnet(description, seed);
+}
+
+int64_t input_channels(std::string_view description) {
+  return is_resnet(description) ? resnet_spec(description).in_channels : regnet_spec(description).in_channels;
 }
 
 }  // namespace saccade::nn

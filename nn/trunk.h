@@ -71,8 +71,12 @@ class Trunk : public Module {
   std::vector<plan::Step> steps_;
 };
 
-/// The trunk of that description, first values drawn from `seed`: "resnet50" (see resnet.h), or a RegNet ("y_400mf",
-/// "y_400mf:stem=cifar", "y:d=6,w0=16,wa=8,wm=2,g=8"; see regnet.h).
+/// The trunk of that description, first values drawn from `seed`: a ResNet ("resnet18", "resnet18:stem=cifar"; see
+/// resnet.h), or a RegNet ("y_400mf", "y_400mf:stem=cifar", "y:d=6,w0=16,wa=8,wm=2,g=8"; see regnet.h). Throws, with
+/// the names nearest, where there is none.
 std::shared_ptr<Trunk> trunk(std::string_view description, uint64_t seed = 0);
+
+/// Of the images that the trunk of a description sees.
+int64_t input_channels(std::string_view description);
 
 }  // namespace saccade::nn

@@ -1,5 +1,6 @@
 #include <saccade/nn/key_match.h>
 #include <saccade/nn/regnet.h>
+#include <saccade/nn/resnet.h>
 #include <saccade/nn/trunk.h>
 
 #include <map>
@@ -13,9 +14,14 @@ std::map<Shape, int> stored_shapes(const Module& module) {
   return shapes;
 }
 
-/// Every trunk that has a name, once: torchvision's roundings are left out where they are the same network.
+/// Every trunk that has a name, once: torchvision's roundings are left out where they are the same network. ResNets
+/// with the stem for CIFAR are those that other programs train on small images.
 std::vector<std::string> named_trunks() {
-  std::vector<std::string> names{"resnet50", "resnet101", "resnet152", "resnet50w2", "resnet50w4", "resnet50w5"};
+  std::vector<std::string> names{"resnet50w2", "resnet50w4", "resnet50w5"};
+  for (const std::string& name : resnet_names()) {
+    names.push_back(name);
+    if (resnet_spec(name).stem != Stem::cifar) names.push_back(name + ":stem=cifar");
+  }
   for (const std::string& name : regnet_names()) {
     names.push_back(name);
     if (stages(regnet_spec(name)) != stages(regnet_spec(name + "_tv"))) names.push_back(name + "_tv");

@@ -38,7 +38,8 @@ struct Settings {
     for (const ssl::Setting& setting : method.settings)
       if (setting.sizes) program::add_setting(app, setting, group);
     group = "Step";
-    add(group, "--model,--trunk", trunk, "y_200mf ... y_256gf, y_10b, x_..., resnet50");
+    add(group, "--model,--trunk", trunk,
+        "y_200mf ... y_256gf, y_10b, x_..., resnet9, resnet18, resnet34, resnet50, ...");
     add(group, "--crops", crops, "COUNTxPIXELS joined by +");
     add(group, "--batch", batch, "Images a batch")->check(program::between(1, 1e6));
     add(group, "--accumulate", step.accumulate, "Batches a step")->check(program::between(1, 1e6));

@@ -86,7 +86,8 @@ struct Settings {
         ->check(CLI::IsMember({"middle", "whole"}))
         ->default_str("whole if the images have the size of the first crops, else middle");
     group = "Model";
-    add(group, "--trunk", train.trunk, "y_200mf ... y_128gf, x_..., resnet50; y_400mf:stem=cifar for 32-pixel images")
+    add(group, "--trunk", train.trunk,
+        "y_200mf ... y_128gf, x_..., resnet9, 18, 34, 50, ...; y_400mf:stem=cifar for 32-pixel images")
         ->default_str("by the images");
     add(group, "--init", init,
         "Weights to start from, as --weights of saccade-embed takes them: the trunk, and what the method has behind it "
@@ -204,8 +205,10 @@ int pretrain(CLI::App& app, Settings& s) {
   std::copy_n(s.std.begin(), 3, train.views.std.begin());
   const bool begins = s.fresh || !ssl::RunFolder::holds_checkpoint(s.run);  // else its settings are compared
   const std::optional<ssl::Weights> start = weights_to_start_from(app, s);
-  const bool plain_name =
-      s.init.empty() && !train.trunk.starts_with("resnet") && train.trunk.find("in=") == std::string::npos;
+  // Earlier versions gave gray images to ResNets of three channels: such a run goes on as it began.
+  const bool as_stored = !begins && train.trunk.starts_with("resnet") &&
+                         program::settings_of_file(std::filesystem::path(s.run) / "config.toml")["trunk"] == train.trunk;
+  const bool plain_name = s.init.empty() && !as_stored && train.trunk.find("in=") == std::string::npos;
   data::Source source = data::open_images(s.data, s.images.options(plain_name ? 0 : program::channels_of(train.trunk)));
   const vision::RunImages run_images = s.run_data.compare(s.run, s.fresh, source, s.data);
   program::change(app, "--data", s.data, run_images.now.path);

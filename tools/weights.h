@@ -5,7 +5,7 @@
 
 #include <fmt/format.h>
 #include <saccade/data/multi_crop.h>
-#include <saccade/nn/regnet.h>
+#include <saccade/nn/trunk.h>
 #include <saccade/ssl/network.h>
 #include <saccade/vision/features.h>
 
@@ -17,9 +17,7 @@
 
 namespace saccade::program {
 
-inline int channels_of(const std::string& trunk) {
-  return trunk.starts_with("resnet") ? 3 : static_cast<int>(nn::regnet_spec(trunk).in_channels);
-}
+inline int channels_of(const std::string& trunk) { return static_cast<int>(nn::input_channels(trunk)); }
 
 /// Says what of weights was taken; line by line as well where much does not fit.
 inline void say(const nn::KeyMatch& match, const std::string& trunk, const std::filesystem::path& file) {

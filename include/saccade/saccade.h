@@ -46,6 +46,7 @@
 #include <saccade/kernels/cuda_device.h>
 #include <saccade/kernels/rehearsal.h>
 #include <saccade/kernels/version.h>
+#include <saccade/nn/description.h>
 #include <saccade/nn/heads.h>
 #include <saccade/nn/init.h>
 #include <saccade/nn/interop.h>
@@ -58,6 +59,7 @@
 #include <saccade/nn/regnet.h>
 #include <saccade/nn/resnet.h>
 #include <saccade/nn/schedule.h>
+#include <saccade/nn/stem.h>
 #include <saccade/nn/trunk.h>
 #include <saccade/ssl/eval/features.h>
 #include <saccade/ssl/eval/fine_tune.h>

@@ -1,8 +1,9 @@
-// What the real cuDNN says of every convolution of every RegNet, for devices that are only described.
+// What the real cuDNN says of every convolution of every trunk, for devices that are only described.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <saccade/kernels/cuda/conv_cudnn.h>
 #include <saccade/nn/regnet.h>
+#include <saccade/nn/resnet.h>
 
 #include "described_devices.h"
 
@@ -74,6 +75,7 @@ TEST_P(ConvPlans, RegNetsOfOddWidths) { expect_plans({"y_256gf", "y_10b"}); }
 
 using ConvPlansLong = ConvPlans;
 TEST_P(ConvPlansLong, EveryRegNet) { expect_plans(nn::regnet_names()); }
+TEST_P(ConvPlansLong, EveryResNet) { expect_plans(nn::resnet_names()); }
 
 const auto kCases = ::testing::Values(Case{"v100", DType::f16}, Case{"t4", DType::f16}, Case{"a100", DType::f16},
                                       Case{"h100", DType::f16}, Case{"a100", DType::bf16}, Case{"h100", DType::bf16},

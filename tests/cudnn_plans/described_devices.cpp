@@ -4,7 +4,7 @@
 #include <saccade/kernels/cuda/cudnn_plan.h>
 #include <saccade/kernels/error.h>
 #include <saccade/kernels/rehearsal.h>
-#include <saccade/nn/regnet.h>
+#include <saccade/nn/trunk.h>
 
 #include <algorithm>
 #include <fstream>
@@ -41,10 +41,10 @@ std::vector<std::pair<kernels::Conv2d, Segments>> convolutions_of(const std::str
   } listener;
   const DeviceScope scope(Device::meta);
   const NoGradScope no_grad;
-  nn::RegNet trunk(nn::regnet_spec(net));
-  trunk.train(false);
+  const auto trunk = nn::trunk(net);
+  trunk->train(false);
   const kernels::MetaListenScope listen(listener);
-  trunk(Tensor::images({{16, 224, 224}, {48, 96, 96}}, 3));
+  (*trunk)(Tensor::images({{16, 224, 224}, {48, 96, 96}}, 3));
   for (auto& [conv, segments] : listener.found) conv.dtype = dtype;
   return listener.found;
 }

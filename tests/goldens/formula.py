@@ -95,19 +95,29 @@ class kink_margin:
     """Context that watches every nn.ReLU of a module: `margin` is the smallest |input| of any, in units of the standard
     deviation of that ReLU's inputs. An input that rounding carries across zero changes the gradient by far more than
     rounding does (about 1 / sqrt(number of inputs)), so two correct float32 implementations agree to 1e-4 only where
-    no input is that close. The generators choose images for which none is."""
+    no input is that close. The generators choose images for which none is. With `pools` the two largest of each window of
+    an nn.MaxPool2d, where they are above zero, count likewise by their distance: rounding may swap them."""
 
-    def __init__(self, module):
-        self.module, self.margin = module, float("inf")
+    def __init__(self, module, pools=False):
+        self.module, self.pools, self.margin = module, pools, float("inf")
 
     def __enter__(self):
         relus = [m for m in self.module.modules() if isinstance(m, torch.nn.ReLU)]
         self.hooks = [m.register_forward_pre_hook(self.watch) for m in relus]
+        pools = [m for m in self.module.modules() if self.pools and isinstance(m, torch.nn.MaxPool2d)]
+        self.hooks += [m.register_forward_pre_hook(self.watch_pool) for m in pools]
         return self
 
     def watch(self, _, inputs):
         x = inputs[0].detach()
         self.margin = min(self.margin, (x.abs().min() / x.std()).item())
+
+    def watch_pool(self, pool, inputs):
+        x = inputs[0].detach()
+        windows = torch.nn.functional.unfold(x, pool.kernel_size, stride=pool.stride)
+        windows = windows.reshape(*x.shape[:2], pool.kernel_size**2, -1)
+        first, second = windows.topk(2, dim=2).values.unbind(2)
+        self.margin = min(self.margin, ((first - second)[first > 0].min() / x.std()).item())
 
     def __exit__(self, *_):
         for hook in self.hooks:

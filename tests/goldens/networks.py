@@ -1,5 +1,7 @@
-"""regnet_y_400mf.safetensors, resnet50.safetensors: forward and all gradients of two torchvision networks in training
-mode on two resolutions, large images first (so running statistics are updated by the large batch, then the small).
+"""regnet_y_400mf.safetensors, resnet*.safetensors: forward and all gradients of torchvision's networks in training mode
+on two resolutions, large images first (so running statistics are updated by the large batch, then the small).
+resnet18_cifar is torchvision's with the stem that small images are given (3x3, stride 1, no pooling); resnet9 is Page's,
+written down here with torchvision's manner of names and a mean at its end.
 
 Parameters, buffers and images come from formula.py, under torchvision's names, without the classifier. The images are
 image("input.large.<salt>", n, h, w) and "input.small.<salt>", with salt, sizes_large and sizes_small in the metadata.
@@ -11,24 +13,66 @@ Tensors: features.large, features.small, eval.large (evaluation mode on the larg
 and the ledgers (see formula.ledger) gradients.*, buffers.*, input_gradients.*.
 """
 
+from collections import OrderedDict
 from pathlib import Path
 
 import torch
 import torchvision
 from formula import fill, image, kink_margin, ledger, relative_error, save, signed
+from torch import nn
 
 HERE = Path(__file__).parent
 # Name: sizes (n, h, w), and the salt at which the search for images without a ReLU input near zero begins.
 CASES = {
     "regnet_y_400mf": ({"large": (2, 96, 96), "small": (3, 48, 48)}, 2),
+    "resnet18": ({"large": (2, 64, 64), "small": (3, 40, 40)}, 0),
+    "resnet18_cifar": ({"large": (2, 32, 32), "small": (3, 20, 20)}, 0),
+    "resnet34": ({"large": (2, 64, 64), "small": (3, 40, 40)}, 0),
+    "resnet9": ({"large": (2, 32, 32), "small": (3, 20, 20)}, 0),
     "resnet50": ({"large": (2, 64, 64), "small": (3, 40, 40)}, 17),
 }
 MARGIN = 3.5e-6
 
 
+def conv_norm(number, into, of):
+    return OrderedDict(
+        {f"conv{number}": nn.Conv2d(into, of, 3, padding=1, bias=False), f"bn{number}": nn.BatchNorm2d(of), f"relu{number}": nn.ReLU()}
+    )
+
+
+class Sum(nn.Sequential):
+    def forward(self, x):
+        return x + super().forward(x)
+
+
+def resnet9():
+    """David Page, How to Train Your ResNet 4: prep, layer1 with a residual, layer2, layer3 with a residual."""
+
+    def pooled(into, of):
+        return nn.Sequential(conv_norm(1, into, of) | {"pool": nn.MaxPool2d(2)})
+
+    def residual(width):
+        return Sum(conv_norm(1, width, width) | conv_norm(2, width, width))
+
+    return nn.Sequential(
+        conv_norm(1, 3, 64)
+        | {
+            "layer1": nn.Sequential(pooled(64, 128), residual(128)),
+            "layer2": nn.Sequential(pooled(128, 256)),
+            "layer3": nn.Sequential(pooled(256, 512), residual(512)),
+            "pool": nn.AdaptiveAvgPool2d(1),
+            "flatten": nn.Flatten(),
+        }
+    )
+
+
 def build(name, dtype):
-    network = getattr(torchvision.models, name)(weights=None)
-    network.fc = torch.nn.Identity()  # pooled features remain
+    if name == "resnet9":
+        return fill(resnet9()).to(dtype).train()
+    network = getattr(torchvision.models, name.removesuffix("_cifar"))(weights=None)
+    if name.endswith("_cifar"):
+        network.conv1, network.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    network.fc = nn.Identity()  # pooled features remain
     return fill(network).to(dtype).train()
 
 
@@ -39,7 +83,7 @@ def images_of(sizes, salt, dtype):
 def find_salt(name, sizes, salt):
     network = build(name, torch.float64)
     while True:
-        with torch.no_grad(), kink_margin(network) as watched:
+        with torch.no_grad(), kink_margin(network, pools=name == "resnet9") as watched:
             for x in images_of(sizes, salt, torch.float64).values():
                 network(x)
         if watched.margin >= MARGIN:

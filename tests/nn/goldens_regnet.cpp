@@ -1,5 +1,5 @@
-// RegNetY-400MF and ResNet-50 against torchvision's (tests/goldens/networks.py): the same weights, two resolutions in
-// one ragged batch, forward, all gradients, running statistics, evaluation mode.
+// RegNetY-400MF and ResNets against torchvision's (tests/goldens/networks.py): the same weights, two resolutions in one
+// ragged batch, forward, all gradients, running statistics, evaluation mode.
 #include <gtest/gtest.h>
 #include <saccade/core/autograd.h>
 #include <saccade/core/ops.h>
@@ -65,7 +65,10 @@ TEST_P(GoldenNetwork, ForwardAndAllGradientsArePyTorchsAtTwoResolutions) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Goldens, GoldenNetwork,
-                         ::testing::Values(Network{"regnet_y_400mf", "y_400mf_tv"}, Network{"resnet50", "resnet50"}),
+                         ::testing::Values(Network{"regnet_y_400mf", "y_400mf_tv"}, Network{"resnet18", "resnet18"},
+                                           Network{"resnet18_cifar", "resnet18:stem=cifar"},
+                                           Network{"resnet34", "resnet34"}, Network{"resnet50", "resnet50"},
+                                           Network{"resnet9", "resnet9"}),
                          [](const auto& info) { return std::string(info.param.file); });
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <saccade/nn/key_match.h>
 #include <saccade/nn/regnet.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <fstream>
@@ -276,8 +277,8 @@ TEST(KeyMatch, PyclsWeightsGiveTheFeaturesOfTheOriginal) {
 
 TEST(TrunksOf, TellsEveryNamedTrunkByItsTensors) {
   const DeviceScope meta(Device::meta);
-  for (const char* name :
-       {"y_200mf", "x_200mf", "y_800mf", "y_800mf_tv", "y_16gf", "y_10b", "resnet50", "resnet101", "resnet50w2"}) {
+  for (const char* name : {"y_200mf", "x_200mf", "y_800mf", "y_800mf_tv", "y_16gf", "y_10b", "resnet9", "resnet18",
+                           "resnet18:stem=cifar", "resnet34", "resnet50", "resnet101", "resnet50w2"}) {
     const auto network = trunk(name);
     const auto own = network->named_tensors();
     const auto map = name_map(*network, Names::vissl);
@@ -290,10 +291,17 @@ TEST(TrunksOf, TellsEveryNamedTrunkByItsTensors) {
   }
 }
 
-// What timm.create_model("regnety_004") holds: tests/goldens/timm_names.py.
-TEST(TrunksOf, TimmsOwnListOfTensorsIsOneTrunk) {
+// What timm.create_model() of that name holds: tests/goldens/timm_names.py.
+struct TimmsTensors {
+  const char *timm, *ours;
+  std::vector<std::string> classifier;
+};
+
+class TrunksOfTimms : public ::testing::TestWithParam<TimmsTensors> {};
+
+TEST_P(TrunksOfTimms, ListOfTensorsIsOneTrunk) {
   const DeviceScope meta(Device::meta);
-  std::ifstream list(std::string(SACCADE_GOLDENS) + "/timm_regnety_004.txt");
+  std::ifstream list(std::string(SACCADE_GOLDENS) + "/timm_" + GetParam().timm + ".txt");
   std::vector<NamedTensor> tensors;
   for (std::string name; list >> name;) {
     std::string extents;
@@ -303,13 +311,26 @@ TEST(TrunksOf, TimmsOwnListOfTensorsIsOneTrunk) {
     for (int64_t extent = 0; numbers >> extent;) shape.push_back(extent);
     tensors.push_back({name, Tensor::empty(shape)});
   }
-  ASSERT_GT(tensors.size(), 300U);
-  EXPECT_EQ(trunks_of(tensors), std::vector<std::string>{"y_400mf"});
-  const KeyMatch match = match_keys(*trunk("y_400mf"), tensors);
+  ASSERT_GT(tensors.size(), 100U);
+  EXPECT_EQ(trunks_of(tensors), std::vector<std::string>{GetParam().ours});
+  const auto network = trunk(GetParam().ours);
+  const KeyMatch match = match_keys(*network, tensors);
   EXPECT_TRUE(match.whole()) << match.describe();
-  EXPECT_EQ(match.names, Names::timm);
-  EXPECT_EQ(match.elsewhere, (std::vector<std::string>{"head.fc.weight", "head.fc.bias"}));
+  EXPECT_EQ(match.elsewhere, GetParam().classifier);
+  std::vector<std::string> theirs, written = GetParam().classifier;
+  for (const NamedTensor& t : tensors) theirs.push_back(t.name);
+  for (const auto& [ours, name] : name_map(*network, Names::timm)) {
+    written.push_back(name);
+    if (name.ends_with("running_var")) written.push_back(name.substr(0, name.rfind('.')) + ".num_batches_tracked");
+  }
+  EXPECT_TRUE(std::ranges::is_permutation(written, theirs)) << "what is saved is what timm loads";
 }
+
+INSTANTIATE_TEST_SUITE_P(Timm, TrunksOfTimms,
+                         ::testing::Values(TimmsTensors{"regnety_004", "y_400mf", {"head.fc.weight", "head.fc.bias"}},
+                                           TimmsTensors{"resnet18", "resnet18", {"fc.weight", "fc.bias"}},
+                                           TimmsTensors{"resnet34", "resnet34", {"fc.weight", "fc.bias"}}),
+                         [](const auto& info) { return std::string(info.param.timm); });
 
 }  // namespace
 }  // namespace saccade::nn
