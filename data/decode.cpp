@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -23,6 +24,33 @@ void check_size(const char* format, int64_t width, int64_t height, const DecodeL
 }
 
 }  // namespace formats
+
+namespace {
+
+/// The formats that are read.
+struct Decoder {
+  Format format;
+  void (*decode)(std::span<const uint8_t> bytes, const DecodeOptions& options, Image& out);
+  bool (*has_16_bits)(std::span<const uint8_t> bytes) = nullptr;  ///< where there are such
+};
+constexpr Decoder kDecoders[] = {
+    {Format::jpeg, formats::decode_jpeg},
+    {Format::png, formats::decode_png, [](std::span<const uint8_t> bytes) { return bytes[24] == 16; }},
+    {Format::webp, formats::decode_webp},
+    {Format::bmp, formats::decode_bmp},
+    {Format::pnm, formats::decode_pnm, formats::pnm_has_16_bits},
+    {Format::gif, formats::decode_gif},
+    {Format::tiff, formats::decode_tiff, formats::tiff_has_16_bits},
+};
+
+const Decoder* decoder_of(Format format) {
+  const auto* found = std::ranges::find(kDecoders, format, &Decoder::format);
+  return found == std::end(kDecoders) ? nullptr : found;
+}
+
+}  // namespace
+
+bool decodable(Format format) { return decoder_of(format) != nullptr; }
 
 void convert_channels(Image& image, int channels) {
   if (channels == image.channels) return;
@@ -48,28 +76,9 @@ void decode(std::span<const uint8_t> bytes, const DecodeOptions& options, Image&
                             options.limits.max_file_bytes));
   }
   const Format format = detect_format(bytes);
-  switch (format) {
-    case Format::jpeg:
-      formats::decode_jpeg(bytes, options, out);
-      break;
-    case Format::png:
-      formats::decode_png(bytes, options, out);
-      break;
-    case Format::webp:
-      formats::decode_webp(bytes, options, out);
-      break;
-    case Format::bmp:
-      formats::decode_bmp(bytes, options, out);
-      break;
-    case Format::pnm:
-      formats::decode_pnm(bytes, options, out);
-      break;
-    case Format::gif:
-      formats::decode_gif(bytes, options, out);
-      break;
-    default:
-      throw Error(advice_on(format));
-  }
+  const Decoder* decoder = decoder_of(format);
+  if (!decoder) throw Error(advice_on(format));
+  decoder->decode(bytes, options, out);
   if (options.channels != 0) convert_channels(out, options.channels);
 }
 
@@ -80,8 +89,8 @@ Image decode(std::span<const uint8_t> bytes, const DecodeOptions& options) {
 }
 
 bool has_16_bit_samples(std::span<const uint8_t> bytes) {
-  const Format format = detect_format(bytes);
-  return (format == Format::png && bytes[24] == 16) || (format == Format::pnm && formats::pnm_has_16_bits(bytes));
+  const Decoder* decoder = decoder_of(detect_format(bytes));
+  return decoder && decoder->has_16_bits && decoder->has_16_bits(bytes);
 }
 
 void read_file(const std::string& path, int64_t max_bytes, std::vector<uint8_t>& bytes) {

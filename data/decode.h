@@ -46,8 +46,8 @@ enum class Format : uint8_t {
   bmp,
   pnm,
   gif,
-  // Not decoded, but known, so that a message can say what a file is.
   tiff,
+  // Not decoded, but known, so that a message can say what a file is.
   camera_raw,
   heif,
   avif,
@@ -84,9 +84,10 @@ inline constexpr size_t kFormatBytes = 32;
 Format detect_format(std::span<const uint8_t> bytes);
 
 /// Decodes a JPEG (baseline, progressive, gray, YCbCr, CMYK), PNG (every colour type and depth), WebP, GIF (of both the
-/// first frame), BMP (of 1 to 32 bits, masks and run lengths included) or PNM (P1 to P6), and turns it upright as EXIF
-/// data of JPEG, PNG and WebP say. Alpha is dropped, 16-bit samples become 8-bit. Colours are taken as they are stored:
-/// no gamma or profile is applied, as Pillow's convert("RGB") does.
+/// first frame), BMP (of 1 to 32 bits, masks and run lengths included), PNM (P1 to P6) or TIFF (the first page: gray,
+/// RGB or palette, of 1 to 16 bits), and turns it upright as EXIF data of JPEG, PNG and WebP and TIFF's own tag say.
+/// Alpha is dropped, 16-bit samples become 8-bit. Colours are taken as they are stored: no gamma or profile is applied,
+/// as Pillow's convert("RGB") does.
 ///
 /// Throws saccade::Error with the reason for a file that is corrupt, truncated, of no known format, or over a limit.
 /// @param out  its memory is reused

@@ -15,9 +15,12 @@ void decode_webp(std::span<const uint8_t> bytes, const DecodeOptions& options, I
 void decode_bmp(std::span<const uint8_t> bytes, const DecodeOptions& options, Image& out);
 void decode_pnm(std::span<const uint8_t> bytes, const DecodeOptions& options, Image& out);
 void decode_gif(std::span<const uint8_t> bytes, const DecodeOptions& options, Image& out);
+void decode_tiff(std::span<const uint8_t> bytes, const DecodeOptions& options, Image& out);
 
 /// Whether a sample of a PNM file whose header is right has two bytes.
 bool pnm_has_16_bits(std::span<const uint8_t> bytes);
+/// Whether a sample of a TIFF that decode_tiff() takes has 16 bits.
+bool tiff_has_16_bits(std::span<const uint8_t> bytes);
 
 /// Throws unless 0 < width, 0 < height and width * height <= limits.max_pixels.
 void check_size(const char* format, int64_t width, int64_t height, const DecodeLimits& limits);

@@ -90,7 +90,7 @@ constexpr Names kNames[] = {
     {Format::bmp, "BMP", "a BMP file"},
     {Format::pnm, "PNM", "a PNM file"},
     {Format::gif, "GIF", "a GIF file"},
-    {Format::tiff, "TIFF", "a TIFF file (or a camera's raw file)", "convert it to PNG"},
+    {Format::tiff, "TIFF", "a TIFF file"},
     {Format::camera_raw, "camera raw", "a camera's raw file"},
     {Format::heif, "HEIC", "a HEIC file"},
     {Format::avif, "AVIF", "an AVIF file"},
@@ -143,23 +143,9 @@ std::string_view name_of(Format format) {
   return names ? names->name : "unknown";
 }
 
-bool decodable(Format format) {
-  switch (format) {
-    case Format::jpeg:
-    case Format::png:
-    case Format::webp:
-    case Format::bmp:
-    case Format::pnm:
-    case Format::gif:
-      return true;
-    default:
-      return false;
-  }
-}
-
 std::string advice_on(Format format) {
   const Names* names = names_of(format);
-  if (!names) return "the first bytes are those of no known format (JPEG, PNG, WebP, BMP, GIF, PBM, PGM or PPM)";
+  if (!names) return "the first bytes are those of no known format (JPEG, PNG, WebP, BMP, GIF, TIFF, PBM, PGM or PPM)";
   return fmt::format("{}, which is not read: {}", names->what, names->to_do);
 }
 

@@ -34,9 +34,17 @@ std::string extension_of(std::string_view name) {
 }
 
 bool is_of_images(const std::string& extension) {
-  static const std::unordered_set<std::string> kImages{".jpg", ".jpeg", ".jpe", ".jfif", ".png",  ".ppm", ".pgm",
-                                                       ".pbm", ".pnm",  ".bmp", ".dib",  ".webp", ".gif"};
+  static const std::unordered_set<std::string> kImages{".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".ppm", ".pgm", ".pbm",
+                                                       ".pnm", ".bmp",  ".dib", ".webp", ".gif", ".tif", ".tiff"};
   return kImages.contains(extension);
+}
+
+/// What cameras call their raw files, many of which are a TIFF whose first image is a small copy.
+bool is_of_cameras(const std::string& extension) {
+  static const std::unordered_set<std::string> kCameras{".3fr", ".arw", ".cr2", ".dcr", ".dng", ".erf", ".fff",
+                                                        ".iiq", ".kdc", ".mef", ".mos", ".nef", ".nrw", ".pef",
+                                                        ".raw", ".rwl", ".sr2", ".srf", ".srw"};
+  return kCameras.contains(extension);
 }
 
 bool is_of_others(const std::string& extension) {
@@ -114,6 +122,8 @@ FileKind kind_of_file(int folder, const std::string& name) {
   if (is_of_images(extension)) return {What::image, std::move(extension)};
   if (is_of_others(extension)) return {What::other, std::move(extension)};
   FileKind kind = kind_of_content(folder, name);
+  if (is_of_cameras(extension) && kind.words == name_of(Format::tiff))
+    kind = {What::undecodable, std::string(name_of(Format::camera_raw))};
   if (kind.what != What::other) {
     if (!extension.empty()) kind.words = fmt::format("{} ({})", extension, kind.words);
   } else if (kind.words.empty()) {

@@ -123,18 +123,18 @@ TEST(Listing, WhatIsNoImageIsCountedByKind) {
 
 TEST(Listing, ImagesOfFormatsThatAreNotReadAreNamed) {
   const TemporaryFolder folder;
-  write(folder, "a.tif", std::string("II*\0\x08\0\0\0", 8));
-  write(folder, "b.tiff", std::string("MM\0*\0\0\0\x08", 8));
+  write(folder, "a.nef", std::string("II*\0\x08\0\0\0", 8));  // a TIFF by its content
+  write(folder, "b.cr2", std::string("II*\0\x10\0\0\0CR\2\0", 12));
   write(folder, "c.heic", std::string("\0\0\0\x18", 4) + "ftypheic");
   write(folder, "d.HEIC", std::string("\0\0\0\x18", 4) + "ftypmif1");
   write(folder, "e.avif", std::string("\0\0\0\x1c", 4) + "ftypavif");
-  write(folder, "f", std::string("II*\0\x08\0\0\0", 8));
+  write(folder, "f", std::string("FOVb") + std::string(20, '\0'));
   const Listing listing = list_tree(folder.path.string());
   EXPECT_TRUE(listing.images.empty());
   EXPECT_TRUE(listing.passed_over.empty()) << listing.passed_over.words();
   EXPECT_EQ(words_of_rest(listing),
             "of formats that are not read (convert them to JPEG or PNG): 2 .heic (HEIC), 1 .avif (AVIF), "
-            "1 .tif (TIFF), 1 .tiff (TIFF), 1 TIFF");
+            "1 .cr2 (camera raw), 1 .nef (camera raw), 1 camera raw");
 }
 
 TEST(Listing, AKnownExtensionDecidesWithoutALook) {

@@ -18,11 +18,11 @@ os.makedirs(OUT, exist_ok=True)
 cases = []
 
 
-def case(name, data):
+def case(name, data, reference=None):
     with open(os.path.join(OUT, name), "wb") as f:
         f.write(data)
-    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
-    checksum = 0 if name.endswith(".jpg") else zlib.crc32(image.tobytes())
+    image = reference or ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+    checksum = 0 if "jpeg" in name or name.endswith(".jpg") else zlib.crc32(image.tobytes())
     cases.append(f"{name} {image.width} {image.height} {checksum}")
 
 
@@ -195,6 +195,96 @@ at = png.index(b"eXIf") - 4
 end = at + 12 + struct.unpack(">I", png[at : at + 4])[0]
 case("exif_after_pixels.png", png[:at] + png[end:-12] + png[at:end] + png[-12:])
 case("exif_animated.webp", saved(small, "WEBP", save_all=True, append_images=[other], duration=40, lossless=True, exif=exif(6)))
+
+# TIFF
+
+
+def tiff(width, height, bits, samples, meaning, chunks, tile=None, planes=False, order="<", big=False, more=()):
+    """By the byte: `chunks` are strips of 8 rows, or tiles. What it shows is told by an image that is no such file."""
+    kinds = {1: "B", 3: "H", 4: "I", 16: "Q"}
+    wide = 16 if big else 4
+    header = (b"II" if order == "<" else b"MM") + struct.pack(order + "H", 43 if big else 42)
+    header += struct.pack(order + ("HHQ" if big else "I"), *((8, 0, 16) if big else (8,)))
+    where = (324, 325) if tile else (273, 279)
+    tags = {256: (3, [width]), 257: (3, [height]), 258: (3, [bits] * samples), 259: (3, [1]), 262: (3, [meaning])}
+    tags |= {277: (3, [samples]), 284: (3, [2 if planes else 1]), where[1]: (wide, [len(c) for c in chunks])}
+    tags |= {322: (3, [tile[0]]), 323: (3, [tile[1]])} if tile else {278: (3, [8])}
+    tags[where[0]] = (wide, [0] * len(chunks))
+    tags |= dict(more)
+    field, inline = (20, 8) if big else (12, 4)
+    at = len(header) + (8 if big else 2) + field * len(tags) + (8 if big else 4)
+    for rounds in range(2):  # the first finds where the chunks lie
+        entries, values = b"", b""
+        for tag, (kind, numbers) in sorted(tags.items()):
+            data = struct.pack(f"{order}{len(numbers)}{kinds[kind]}", *numbers)
+            entries += struct.pack(order + ("HHQ" if big else "HHI"), tag, kind, len(numbers))
+            if len(data) <= inline:
+                entries += data.ljust(inline, b"\0")
+            else:
+                entries += struct.pack(order + ("Q" if big else "I"), at + len(values))
+                values += data + b"\0" * (len(data) % 2)
+        offsets = [at + len(values) + sum(len(c) for c in chunks[:i]) for i in range(len(chunks))]
+        tags[where[0]] = (wide, offsets)
+    count = struct.pack(order + ("Q" if big else "H"), len(tags))
+    return header + count + entries + b"\0" * (8 if big else 4) + values + b"".join(chunks)
+
+
+def strips(data, row):
+    return [data[i : i + 8 * row] for i in range(0, len(data), 8 * row)]
+
+
+def tiles(image, width, height):
+    for top in range(0, image.height, height):
+        for left in range(0, image.width, width):
+            yield image.crop((left, top, left + width, top + height)).tobytes()
+
+
+def sixteen(image, order):
+    return b"".join(struct.pack(order + "H", v << 8 | 255 - v) for v in image.tobytes())
+
+
+gray = photo.convert("L")
+for name, image, options in (
+    ("gray", gray, {}),
+    ("rgb", photo, {}),
+    ("rgba", Image.merge("RGBA", (*photo.split(), gray)), {}),
+    ("gray_alpha", Image.merge("LA", (gray, gray)), {}),
+    ("palette", photo.quantize(60), {}),
+    ("bits1", gray.convert("1"), {}),
+    ("group4", gray.convert("1"), {"compression": "group4"}),
+    ("packbits", photo, {"compression": "packbits"}),
+    ("lzw", photo, {"compression": "tiff_lzw"}),
+    ("lzw_predictor", photo, {"compression": "tiff_lzw", "tiffinfo": {317: 2}}),
+    ("deflate", gray, {"compression": "tiff_adobe_deflate"}),
+    ("jpeg", smooth, {"compression": "jpeg"}),
+    ("jpeg_gray", smooth.convert("L"), {"compression": "jpeg"}),
+    ("pages", photo, {"save_all": True, "append_images": [other]}),
+):
+    case(f"{name}.tif", saved(image, "TIFF", **options))
+for orientation in range(2, 9):
+    case(f"orientation{orientation}.tif", saved(gray, "TIFF", tiffinfo={274: orientation}))
+shown = gray.convert("RGB")
+inverse = ImageOps.invert(gray)
+case("white_is_zero.tif", tiff(45, 34, 8, 1, 0, strips(inverse.tobytes(), 45)), shown)
+for order, name in (("<", "little"), (">", "big")):
+    case(f"gray16_{name}.tif", tiff(45, 34, 16, 1, 1, strips(sixteen(gray, order), 90), order=order), shown)
+    case(f"rgb16_{name}.tif", tiff(45, 34, 16, 3, 2, strips(sixteen(photo, order), 270), order=order), photo)
+case("gray16_white_is_zero.tif", tiff(45, 34, 16, 1, 0, strips(sixteen(inverse, "<"), 90)), shown)
+five = photo.tobytes()
+five = b"".join(five[i : i + 3] + b"\x77\x99" for i in range(0, len(five), 3))
+case("rgb_of_five.tif", tiff(45, 34, 8, 5, 2, strips(five, 225), more={338: (3, [0, 0])}.items()), photo)
+planes = [strip for plane in photo.split() for strip in strips(plane.tobytes(), 45)]
+case("planes.tif", tiff(45, 34, 8, 3, 2, planes, planes=True), photo)
+case("tiles.tif", tiff(45, 34, 8, 3, 2, [*tiles(photo, 16, 32)], tile=(16, 32)), photo)
+case("large_tile.tif", tiff(45, 34, 8, 1, 1, [*tiles(gray, 64, 48)], tile=(64, 48)), shown)
+case("tiles_of_planes.tif", tiff(45, 34, 8, 3, 2, [t for p in photo.split() for t in tiles(p, 32, 16)], tile=(32, 16), planes=True), photo)
+case("bigtiff.tif", tiff(45, 34, 8, 3, 2, strips(photo.tobytes(), 135), big=True), photo)
+for bits in (2, 4):
+    levels = [[(x + y) % (1 << bits) for x in range(21)] for y in range(12)]
+    packed = [r + [0] * (-len(r) % (8 // bits)) for r in levels]
+    packed = b"".join(bytes(sum(v << 8 - bits * (k + 1) for k, v in enumerate(r[i : i + 8 // bits])) for i in range(0, len(r), 8 // bits)) for r in packed)
+    of_levels = Image.frombytes("L", (21, 12), bytes(v * 255 // ((1 << bits) - 1) for r in levels for v in r)).convert("RGB")
+    case(f"bits{bits}.tif", tiff(21, 12, bits, 1, 1, strips(packed, (21 * bits + 7) // 8)), of_levels)
 
 with open(os.path.join(OUT, "cases.txt"), "w") as f:
     f.write("\n".join(cases) + "\n")

@@ -164,14 +164,14 @@ TEST_F(Folders, OfFilesWithAnyExtensionsGiveTheirImagesAndTheirCounts) {
   for (const char* name : {"a.jpg", "b.jfif", "c.jpe", "noextension", "d.JPG_large"}) put_photo(data() / name);
   put_photo(data() / "e.dib", "gray.bmp");
   put_photo(data() / "f.pnm", "gray.pgm");
-  put(data() / "g.tif", std::string("II*\0\x08\0\0\0", 8) + std::string(40, '\0'));
+  put(data() / "g.nef", std::string("II*\0\x08\0\0\0", 8) + std::string(40, '\0'));
   put(data() / "h.avif", std::string("\0\0\0\x1c", 4) + "ftypavif" + std::string(40, '\0'));
   for (const char* name : {"1.mov", "2.mov", "notes.txt", ".DS_Store", "Thumbs.db"}) put(data() / name, "content");
   expect_taken(
       data(), 7,
       "7 images (1 .dib, 1 .jfif, 1 .jpe, 1 .jpg, 1 .jpg_large (JPEG), 1 .pnm, 1 JPEG); passed over: 2 "
       ".mov, 1 .txt, 1 Thumbs.db, 1 hidden; of formats that are not read (convert them to JPEG or PNG): 1 .avif "
-      "(AVIF), 1 .tif (TIFF)");
+      "(AVIF), 1 .nef (camera raw)");
 }
 
 TEST_F(Folders, OfOddNamesAreTakenByThem) {
