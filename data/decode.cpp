@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <limits>
 
 namespace saccade::data {
 
@@ -17,6 +18,8 @@ namespace formats {
 void check_size(const char* format, int64_t width, int64_t height, const DecodeLimits& limits) {
   if (width <= 0 || height <= 0)
     throw Error(fmt::format("{}: the header gives a size of {} x {}", format, width, height));
+  if (std::max(width, height) > std::numeric_limits<int>::max())
+    throw Error(fmt::format("{}: a side of {} pixels is more than can be counted", format, std::max(width, height)));
   if (width > limits.max_pixels / height) {
     throw Error(fmt::format("{}: {} x {} pixels are more than the limit of {} (--max-pixels moves it)", format, width,
                             height, limits.max_pixels));

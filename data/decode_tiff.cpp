@@ -47,7 +47,15 @@ int on_error(TIFF*, void* user, const char*, const char* format, va_list argumen
   if (message.empty()) message = text;
   return 1;
 }
-int on_warning(TIFF*, void*, const char*, const char*, va_list) { return 1; }
+/// Of JPEG's warnings all but one mean lost pixels: libjpeg would go on with gray or garbled blocks.
+int on_warning(TIFF* file, void* user, const char* module, const char* format, va_list arguments) {
+  if (module == nullptr || std::strcmp(module, "JPEGLib") != 0) return 1;
+  Reader found;
+  on_error(file, &found, module, format, arguments);
+  std::string& message = static_cast<Reader*>(user)->message;
+  if (message.empty() && found.message.find("extraneous") == std::string::npos) message = found.message;
+  return 1;
+}
 
 struct Closer {
   void operator()(TIFF* file) const { TIFFClose(file); }
@@ -64,10 +72,11 @@ File open(Reader& reader) {
   // What libtiff keeps of a file: its directory, whose numbers it widens, and a strip or tile as it is stored.
   TIFFOpenOptionsSetMaxSingleMemAlloc(options.get(), 4 * static_cast<tmsize_t>(reader.bytes.size()) + (1 << 20));
   TIFFOpenOptionsSetErrorHandlerExtR(options.get(), on_error, &reader);
-  TIFFOpenOptionsSetWarningHandlerExtR(options.get(), on_warning, nullptr);
+  TIFFOpenOptionsSetWarningHandlerExtR(options.get(), on_warning, &reader);
   File file(TIFFClientOpenExt("", "rm", &reader, read_bytes, write_bytes, seek, close, size, nullptr, nullptr,
                               options.get()));
   check(file != nullptr, reader);
+  reader.message.clear();  // what is wrong with tags that are no pixels stops nothing
   return file;
 }
 
@@ -103,7 +112,15 @@ struct Layout {
   const uint16_t* map[3] = {};              ///< colours of a palette
 
   int samples_in_row() const { return planes ? 1 : samples; }
+  int planes_shown() const { return planes ? channels : 1; }
   int64_t row_bytes(int64_t pixels) const { return (pixels * samples_in_row() * bits + 7) / 8; }
+
+  /// Memory for so many pixels and rows as they are stored: in proportion to the image, whatever the file claims.
+  std::vector<uint8_t> stored(int64_t pixels, int64_t rows) const {
+    if (pixels < 1 || rows < 1 || row_bytes(pixels) > 8 * std::max<int64_t>(width * height, 1 << 20) / rows)
+      throw Error(fmt::format("TIFF: {} x {} pixels at a time are more than the image needs", pixels, rows));
+    return std::vector<uint8_t>(static_cast<size_t>(row_bytes(pixels) * rows));
+  }
 
   uint8_t byte(const uint8_t* row, int64_t i) const {
     if (bits == 8) return row[i];
@@ -183,8 +200,8 @@ Layout layout_of(TIFF* file) {
 void read_strips(TIFF* file, const Reader& reader, const Layout& layout, Image& out) {
   if (static_cast<int64_t>(TIFFScanlineSize64(file)) != layout.row_bytes(layout.width))
     throw Error("TIFF: the rows have another length than their pixels need");
-  std::vector<uint8_t> row(static_cast<size_t>(layout.row_bytes(layout.width)));
-  for (int plane = 0; plane < (layout.planes ? 3 : 1); ++plane) {
+  auto row = layout.stored(layout.width, 1);
+  for (int plane = 0; plane < layout.planes_shown(); ++plane) {
     for (int y = 0; y < out.height; ++y) {
       check(TIFFReadScanline(file, row.data(), static_cast<uint32_t>(y), static_cast<uint16_t>(plane)) == 1, reader);
       layout.convert(row.data(), plane, out.width, out.row(y));
@@ -194,12 +211,9 @@ void read_strips(TIFF* file, const Reader& reader, const Layout& layout, Image& 
 
 void read_tiles(TIFF* file, const Reader& reader, const Layout& layout, Image& out) {
   const int64_t width = field<uint32_t>(file, TIFFTAG_TILEWIDTH), height = field<uint32_t>(file, TIFFTAG_TILELENGTH);
-  if (width < 1 || height < 1 || width > std::max<int64_t>(layout.width * layout.height, 1 << 20) / height)
-    throw Error(fmt::format("TIFF: tiles of {} x {} pixels are more than the image needs", width, height));
-  if (static_cast<int64_t>(TIFFTileSize64(file)) != layout.row_bytes(width) * height)
-    throw Error("TIFF: the tiles have another size than their pixels need");
-  std::vector<uint8_t> tile(static_cast<size_t>(layout.row_bytes(width) * height));
-  for (int plane = 0; plane < (layout.planes ? 3 : 1); ++plane) {
+  auto tile = layout.stored(width, height);
+  if (TIFFTileSize64(file) != tile.size()) throw Error("TIFF: the tiles have another size than their pixels need");
+  for (int plane = 0; plane < layout.planes_shown(); ++plane) {
     for (int64_t top = 0; top < layout.height; top += height) {
       for (int64_t left = 0; left < layout.width; left += width) {
         check(TIFFReadTile(file, tile.data(), static_cast<uint32_t>(left), static_cast<uint32_t>(top), 0,
@@ -232,6 +246,7 @@ void decode_tiff(std::span<const uint8_t> bytes, const DecodeOptions& options, I
     read_tiles(file.get(), reader, layout, out);
   else
     read_strips(file.get(), reader, layout, out);
+  check(reader.message.empty(), reader);  // a fax's bad line is told, and gone over
   if (options.exif) make_upright(out, field<uint16_t>(file.get(), TIFFTAG_ORIENTATION));
 }
 

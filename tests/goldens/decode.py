@@ -239,8 +239,8 @@ def tiles(image, width, height):
             yield image.crop((left, top, left + width, top + height)).tobytes()
 
 
-def sixteen(image, order):
-    return b"".join(struct.pack(order + "H", v << 8 | 255 - v) for v in image.tobytes())
+def sixteen(pixels, order="<"):
+    return b"".join(struct.pack(order + "H", v << 8 | 255 - v) for v in pixels)
 
 
 gray = photo.convert("L")
@@ -267,9 +267,9 @@ shown = gray.convert("RGB")
 inverse = ImageOps.invert(gray)
 case("white_is_zero.tif", tiff(45, 34, 8, 1, 0, strips(inverse.tobytes(), 45)), shown)
 for order, name in (("<", "little"), (">", "big")):
-    case(f"gray16_{name}.tif", tiff(45, 34, 16, 1, 1, strips(sixteen(gray, order), 90), order=order), shown)
-    case(f"rgb16_{name}.tif", tiff(45, 34, 16, 3, 2, strips(sixteen(photo, order), 270), order=order), photo)
-case("gray16_white_is_zero.tif", tiff(45, 34, 16, 1, 0, strips(sixteen(inverse, "<"), 90)), shown)
+    case(f"gray16_{name}.tif", tiff(45, 34, 16, 1, 1, strips(sixteen(gray.tobytes(), order), 90), order=order), shown)
+    case(f"rgb16_{name}.tif", tiff(45, 34, 16, 3, 2, strips(sixteen(photo.tobytes(), order), 270), order=order), photo)
+case("gray16_white_is_zero.tif", tiff(45, 34, 16, 1, 0, strips(sixteen(inverse.tobytes()), 90)), shown)
 five = photo.tobytes()
 five = b"".join(five[i : i + 3] + b"\x77\x99" for i in range(0, len(five), 3))
 case("rgb_of_five.tif", tiff(45, 34, 8, 5, 2, strips(five, 225), more={338: (3, [0, 0])}.items()), photo)
@@ -278,6 +278,9 @@ case("planes.tif", tiff(45, 34, 8, 3, 2, planes, planes=True), photo)
 case("tiles.tif", tiff(45, 34, 8, 3, 2, [*tiles(photo, 16, 32)], tile=(16, 32)), photo)
 case("large_tile.tif", tiff(45, 34, 8, 1, 1, [*tiles(gray, 64, 48)], tile=(64, 48)), shown)
 case("tiles_of_planes.tif", tiff(45, 34, 8, 3, 2, [t for p in photo.split() for t in tiles(p, 32, 16)], tile=(32, 16), planes=True), photo)
+with_alpha = [gray, inverse]
+case("gray_alpha_planes.tif", tiff(45, 34, 8, 2, 1, [s for p in with_alpha for s in strips(p.tobytes(), 45)], planes=True), shown)
+case("gray16_alpha_tiles.tif", tiff(45, 34, 16, 2, 1, [sixteen(t) for p in with_alpha for t in tiles(p, 32, 16)], tile=(32, 16), planes=True), shown)
 case("bigtiff.tif", tiff(45, 34, 8, 3, 2, strips(photo.tobytes(), 135), big=True), photo)
 for bits in (2, 4):
     levels = [[(x + y) % (1 << bits) for x in range(21)] for y in range(12)]
