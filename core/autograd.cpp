@@ -248,7 +248,7 @@ struct Saved::User {
 };
 
 void remakeable(const Tensor& output, std::function<Tensor()> make) {
-  output.impl()->remake = std::make_shared<Remake>(std::move(make), Context::current());
+  output.impl()->remake = std::make_shared<Remake>(Remake{std::move(make), Context::current()});
 }
 
 bool recording(std::initializer_list<Tensor> inputs) {
@@ -351,7 +351,7 @@ void Tensor::set_grad(Tensor grad) const { impl_->grad = std::move(grad); }
 
 std::shared_ptr<const autograd::Hook> Tensor::on_gradient_ready(
     autograd::HookStage stage, std::function<void(autograd::GradientReady&)> hook) const {
-  auto registered = std::make_shared<const autograd::Hook>(stage, std::move(hook));
+  auto registered = std::make_shared<const autograd::Hook>(autograd::Hook{stage, std::move(hook)});
   std::erase_if(impl_->hooks, [](const auto& earlier) { return earlier.expired(); });
   impl_->hooks.push_back(registered);
   return registered;
