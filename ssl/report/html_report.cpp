@@ -104,9 +104,11 @@ void add_chart(std::string& page, const Chart& chart, int width, int height) {
   page += "</figure>\n";
 }
 
-void add_messages(std::string& page, const std::vector<HealthMessage>& messages) {
-  if (messages.empty())
-    page += "<p class=\"card message healthy\"><b>Healthy.</b> The monitor found nothing to report.</p>\n";
+void add_messages(std::string& page, const std::vector<HealthMessage>& messages, const Verdict& verdict) {
+  if (!verdict.text.empty())
+    page += fmt::format("<p class=\"card message {}\">{}</p>\n", name_of(verdict.band), html_text(verdict.text));
+  else if (messages.empty())
+    page += "<p class=\"card message\">The run was too short for its health to be judged.</p>\n";
   for (const HealthMessage& m : messages) {
     page += fmt::format("<div class=\"card message {}\"><p><b>{} at iteration {}.</b> {}</p>", name_of(m.band),
                         m.band == Band::alarm ? "Alarm" : "Warning", m.iteration, html_text(m.trouble));
@@ -164,7 +166,7 @@ std::string render_html(const HtmlReport& report) {
   add_tables(page, report.details);
   if (!report.health.empty() || !report.messages.empty()) {
     page += "<h2>Health</h2>\n";
-    add_messages(page, report.messages);
+    add_messages(page, report.messages, report.verdict);
     if (!report.health.empty()) {
       page +=
           "<p class=\"note\" style=\"margin:14px 0 10px\">Shaded: where a run should be looked at (amber) and where it "

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <saccade/ssl/report/chart.h>
+#include <saccade/ssl/report/verdict.h>
 #include <saccade/ssl/report/png.h>
 
 #include <filesystem>
@@ -38,6 +39,7 @@ struct HtmlReport {
   std::vector<ReportTable> details;     ///< below the curves
   std::vector<Chart> health;            ///< small multiples
   std::vector<HealthMessage> messages;  ///< what the monitor said
+  Verdict verdict;                      ///< over all of it
   std::vector<Gallery> galleries;
   std::vector<std::pair<std::string, std::string>> configuration;
 };

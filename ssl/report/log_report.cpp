@@ -93,6 +93,7 @@ HtmlReport report_of_log(const std::vector<LogLine>& log, std::span<const Metric
                              .note = guide != nullptr ? std::string(guide->note) : "",
                              .bands_from = static_cast<double>(HealthOptions{}.settle_iterations)});
   }
+  report.verdict = verdict_of(log, guides);
   return report;
 }
 

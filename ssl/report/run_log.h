@@ -50,9 +50,9 @@ class RunLog {
 struct LogLine {
   std::string kind;
   int64_t step = -1;  ///< -1: the line has none
-  std::map<std::string, double> numbers;
-  std::map<std::string, std::string> texts;
-  std::map<std::string, std::vector<std::string>> lists;
+  std::map<std::string, double> numbers = {};
+  std::map<std::string, std::string> texts = {};
+  std::map<std::string, std::vector<std::string>> lists = {};
 };
 
 /// All whole lines of a log; those that are none are left out and counted.

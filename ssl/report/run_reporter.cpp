@@ -19,6 +19,9 @@ FitResult RunReporter::run(Trainer& trainer, const BatchSource& source) {
     const FitResult result = trainer.fit(source, folder_);
     list_unreadable();
     progress_.finish();
+    if (const Verdict verdict = verdict_of(read_run_log(folder_ / "log.jsonl"), guides_);
+        !result.interrupted && !verdict.text.empty())
+      say(verdict.text);
     write_page();
     return result;
   } catch (...) {

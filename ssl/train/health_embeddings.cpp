@@ -118,6 +118,7 @@ void HealthMonitor::measure_spectrum(const HealthLook& look) {
   }
   if (rank_ <= 0) return;
   add("effective rank", rank_, rank_ < kRankLeft * best_rank_ ? Band::warn : Band::healthy);
+  add("rank share", rank_ / static_cast<double>(dim));
   add("spectrum slope", slope_);
 }
 

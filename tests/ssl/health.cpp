@@ -208,12 +208,12 @@ TEST(Health, EveryMetricHasAGuideAndTheReportShadesItsBands) {
   HealthMonitor monitor(ssl::swav_health(made_model()), {});
   watch(
       monitor, [](int64_t i) { return made_step(static_cast<uint64_t>(i), 0.f, 1.f, 0.3f); }, falling);
-  EXPECT_EQ(monitor.last().metrics.size(), 9u);
+  EXPECT_EQ(monitor.last().metrics.size(), 11u);
   for (const auto& m : monitor.last().metrics) {
     const ssl::MetricGuide* guide = ssl::find_guide(monitor.guides(), m.name);
     ASSERT_NE(guide, nullptr) << m.name;
     EXPECT_NE(guide->note, "") << m.name;
-    for (const double value : {-1., 0.015, 0.05, 0.3, 0.7, 0.92, 0.97, 0.995, 5.}) {
+    for (const double value : {-1., 0.015, 0.055, 0.3, 0.7, 0.92, 0.97, 0.995, 5.}) {
       Band shaded = Band::healthy;
       for (const ssl::BandRange& range : ssl::health_bands(*guide))
         if (value >= range.from && value <= range.to) shaded = range.band;
