@@ -20,6 +20,8 @@
 namespace saccade::vision {
 namespace {
 
+constexpr int kSmall = 64;  ///< pixels; photographs have more
+
 /// A trunk and crops that go together.
 struct Rung {
   std::string trunk, crops;
@@ -50,10 +52,21 @@ std::vector<Rung> rungs_for(const ImageFacts& images) {
   return images.side <= 40 ? rungs_of_small(images.side) : rungs_of_photos(images.side);
 }
 
-/// Crops as the method wants them, of the rung's size.
-std::string crops_for(const ssl::Method& method, const Rung& rung) {
-  if (method.crops_of_each == 0) return rung.crops;
-  return rung.crops.substr(0, rung.crops.find('+'));  // those of one size
+/// The method's own crops, each with what it has of its own, in the sizes and areas of the rung. Small images are not
+/// blurred.
+std::string crops_for(const ssl::Method& method, const Rung& rung, const ImageFacts& images) {
+  std::vector<data::CropSpec> crops = data::parse_crops(method.crops);
+  const std::vector<data::CropSpec> wanted = data::parse_crops(rung.crops);
+  const int large = crops.front().size;
+  for (data::CropSpec& crop : crops) {
+    const bool is_large = crop.size == large;
+    const data::CropSpec& to = is_large ? wanted.front() : wanted.back();
+    if (!is_large) crop.count = to.count;
+    crop.size = to.size;
+    crop.scale = to.scale;
+    if (images.side <= kSmall) crop.own.blur_p.reset();
+  }
+  return data::to_text(crops);
 }
 
 template <class Number>
@@ -100,7 +113,7 @@ struct Chooser {
 
 /// The images' own: whatever trunk and time.
 void choose_views(Chooser& chooser, const ImageFacts& images) {
-  if (images.side > 64) return;
+  if (images.side > kSmall) return;
   const std::string reason = fmt::format("half of what photographs get: images of {} pixels", images.side);
   for (const auto& [setting, value] :
        {std::pair{"brightness", "0.4"}, {"contrast", "0.4"}, {"saturation", "0.4"}, {"hue", "0.1"}})
@@ -254,7 +267,7 @@ std::vector<Choice> choose(Training& training, const ImageFacts& images, const G
   chooser.take("trunk", trunk_of(rung, images),
                small ? fmt::format("its stem keeps images of {} pixels at their size", images.side)
                      : "a good first choice for photographs");
-  chooser.take("crops", crops_for(training.method, rung), fmt::format("images of {} pixels", images.side));
+  chooser.take("crops", crops_for(training.method, rung, images), fmt::format("images of {} pixels", images.side));
   choose_views(chooser, images);
   choose_batch(chooser, images, Device::cpu);
   return chooser.choices;
@@ -282,7 +295,7 @@ std::vector<Choice> choose_within(const Time& time, Training& training, data::So
     Training tried = training;
     Chooser trying{tried, given};
     trying.take("trunk", trunk_of(rung, images), "");
-    trying.take("crops", crops_for(training.method, rung), "");
+    trying.take("crops", crops_for(training.method, rung, images), "");
     choose_schedule(trying, images);
     const double together = tried.batch * static_cast<double>(tried.options.accumulate);
     const double too_long = best ? 2 * all * together / rung.images : std::numeric_limits<double>::infinity();
@@ -303,7 +316,8 @@ std::vector<Choice> choose_within(const Time& time, Training& training, data::So
   const std::string sees =
       fmt::format("{} images can be shown to it{}{}", count_text(best->shown), passed.empty() ? "" : "; ", passed);
   chooser.take("trunk", trunk_of(best->rung, images), sees);
-  chooser.take("crops", crops_for(training.method, best->rung), fmt::format("images of {} pixels", images.side));
+  chooser.take("crops", crops_for(training.method, best->rung, images),
+               fmt::format("images of {} pixels", images.side));
   choose_schedule(chooser, images);
 
   double seconds = best->seconds;

@@ -84,6 +84,17 @@ TEST(Choose, PhotographsGetTheMethodsOwnCrops) {
   EXPECT_EQ(training.views.blur_p, 0.5f);
 }
 
+TEST(Choose, CropsKeepWhatTheMethodGivesEachOfThem) {
+  const auto crops_of = [](int side) {
+    Training training{.method = ssl::method("dino")};
+    choose(training, {.count = 5000, .side = side});
+    return training.crops;
+  };
+  EXPECT_EQ(data::parse_crops(crops_of(3000)), data::parse_crops(ssl::method("dino").crops));
+  EXPECT_EQ(crops_of(32).find("blur"), std::string::npos) << "nothing of 32 pixels is blurred";
+  EXPECT_NE(crops_of(32).find("solarize=0.2"), std::string::npos) << crops_of(32);
+}
+
 TEST(Choose, WhateverTheImagesWhatIsChosenCanBeMade) {
   for (const char* method : {"swav", "simclr", "dino"})
     for (const int side : {1, 8, 27, 28, 32, 40, 41, 63, 64, 95, 96, 224, 5000})
