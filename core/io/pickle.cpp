@@ -18,25 +18,9 @@ using Kind = PickleValue::Kind;
 
 constexpr size_t kDeepest = 1000;
 
-Value of_integer(int64_t integer, Kind kind = Kind::integer) {
-  Value value;
-  value.kind = kind;
-  value.integer = integer;
-  return value;
-}
+Value of_integer(int64_t integer, Kind kind = Kind::integer) { return {.kind = kind, .integer = integer}; }
 
-Value of_real(double real) {
-  Value value;
-  value.kind = Kind::real;
-  value.real = real;
-  return value;
-}
-
-Value opaque() {
-  Value value;
-  value.kind = Kind::opaque;
-  return value;
-}
+Value of_real(double real) { return {.kind = Kind::real, .real = real}; }
 
 std::string_view word_for(Kind kind) {
   constexpr std::string_view words[] = {"None",         "a boolean", "a number",     "a number", "a text",
@@ -115,7 +99,7 @@ class Machine {
   /// Little-endian two's complement of any length. What an int64 cannot hold (states of random numbers) is not needed.
   Value long_integer() const {
     if (argument_.empty()) return of_integer(0);
-    if (argument_.size() > sizeof(int64_t)) return opaque();
+    if (argument_.size() > sizeof(int64_t)) return of_integer(0, Kind::opaque);
     int64_t value = static_cast<signed char>(argument_.back()) < 0 ? -1 : 0;
     std::memcpy(&value, argument_.data(), argument_.size());
     return of_integer(value);
@@ -331,13 +315,10 @@ void Machine::carry_out(char code) {
       return push(name_of_lines());
     case '\x93':  // STACK_GLOBAL
       return push(name_of_stack());
-    case 'R': {  // REDUCE
-      const Value arguments = pop(), what = pop();
-      return push(make(what, arguments_of(arguments), false));
-    }
+    case 'R':       // REDUCE
     case '\x81': {  // NEWOBJ
       const Value arguments = pop(), what = pop();
-      return push(make(what, arguments_of(arguments), true));
+      return push(make(what, arguments_of(arguments), code == '\x81'));
     }
     case '\x92': {  // NEWOBJ_EX: arguments by name as well
       const Value named = pop(), arguments = pop(), what = pop();
@@ -388,11 +369,7 @@ Pickle::Pickle(std::string_view bytes, MemoryBudget& budget)
 
 Value Pickle::text(Kind kind, std::string_view lasting) {
   if (lasting.size() >= std::numeric_limits<uint32_t>::max()) throw Error("its pickle has a text of 4 GiB or more");
-  Value value;
-  value.kind = kind;
-  value.length = static_cast<uint32_t>(lasting.size());
-  value.data = lasting.data();
-  return value;
+  return {.kind = kind, .length = static_cast<uint32_t>(lasting.size()), .data = lasting.data()};
 }
 
 Value Pickle::owned_text(Kind kind, std::initializer_list<std::string_view> parts) {
@@ -407,25 +384,16 @@ Value Pickle::owned_text(Kind kind, std::initializer_list<std::string_view> part
 Value Pickle::container(Kind kind, std::span<const Value> values) {
   PickleItems& items = containers_.emplace_back(
       PickleItems{std::pmr::vector<Value>(values.begin(), values.end(), containers_.get_allocator().resource())});
-  Value value;
-  value.kind = kind;
-  value.items = &items;
-  return value;
+  return {.kind = kind, .items = &items};
 }
 
 Value Pickle::storage(const PickleStorage& storage) {
-  Value value;
-  value.kind = Kind::storage;
-  value.storage = &storages_.emplace_back(storage);
-  return value;
+  return {.kind = Kind::storage, .storage = &storages_.emplace_back(storage)};
 }
 
 Value Pickle::tensor(PickleTensor tensor) {
   charge_extents(tensor.shape.capacity());
-  Value value;
-  value.kind = Kind::tensor;
-  value.tensor = &tensors_.emplace_back(std::move(tensor));
-  return value;
+  return {.kind = Kind::tensor, .tensor = &tensors_.emplace_back(std::move(tensor))};
 }
 
 }  // namespace saccade::io

@@ -81,11 +81,7 @@ class Arguments {
   std::span<const Value> values_;
 };
 
-Value opaque() {
-  Value value;
-  value.kind = Kind::opaque;
-  return value;
-}
+Value opaque() { return {.kind = Kind::opaque, .integer = 0}; }
 
 Value dictionary(Pickle& pickle, const Arguments& arguments, size_t first) {
   Value result = pickle.container(Kind::dictionary, {});
@@ -229,33 +225,25 @@ Value numpy_type(Pickle& pickle, const Arguments& arguments) {
 }
 
 template <class T>
-Value number_from(std::string_view bytes, bool real) {
+T number_from(std::string_view bytes) {
   T number;
   std::memcpy(&number, bytes.data(), sizeof(T));
-  Value value;
-  value.kind = real ? Kind::real : Kind::integer;
-  if (real)
-    value.real = static_cast<double>(number);
-  else
-    value.integer = static_cast<int64_t>(number);
-  return value;
+  return number;
 }
+Value whole(int64_t number, Kind kind = Kind::integer) { return {.kind = kind, .integer = number}; }
+Value real(double number) { return {.kind = Kind::real, .real = number}; }
 
 Value numpy_scalar(const Arguments& arguments) {
   if (arguments.at(0).kind == Kind::opaque) return opaque();
   const std::string_view type = arguments.at(0, Kind::element_type).text();
   const Value& bytes = arguments.at(1);
   if (!bytes.has_text() || bytes.length != element_type(type)->bytes) arguments.wrong("a number of another size");
-  if (type == "F32") return number_from<float>(bytes.text(), true);
-  if (type == "F64") return number_from<double>(bytes.text(), true);
-  if (type == "I64") return number_from<int64_t>(bytes.text(), false);
-  if (type == "I32") return number_from<int32_t>(bytes.text(), false);
-  if (type == "U8") return number_from<uint8_t>(bytes.text(), false);
-  if (type == "BOOL") {
-    Value value = number_from<uint8_t>(bytes.text(), false);
-    value.kind = Kind::boolean;
-    return value;
-  }
+  if (type == "F32") return real(number_from<float>(bytes.text()));
+  if (type == "F64") return real(number_from<double>(bytes.text()));
+  if (type == "I64") return whole(number_from<int64_t>(bytes.text()));
+  if (type == "I32") return whole(number_from<int32_t>(bytes.text()));
+  if (type == "U8") return whole(number_from<uint8_t>(bytes.text()));
+  if (type == "BOOL") return whole(number_from<uint8_t>(bytes.text()), Kind::boolean);
   return opaque();  // others are seldom
 }
 

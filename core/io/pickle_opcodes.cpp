@@ -116,51 +116,19 @@ PickleInstruction PickleReader::next() {
   const uint8_t code = byte(at);
   const PickleOpcode* opcode = kByCode[code];
   if (!opcode) throw Error(fmt::format("byte {} of its pickle is {:#04x}, which is no instruction", at, code));
-  PickleInstruction result{opcode, at, at + 1, 0};
-  const auto counted = [&](int length_bytes) {
-    result.argument += static_cast<uint64_t>(length_bytes);
-    result.bytes = number(at + 1, length_bytes);
-  };
-  uint64_t ends = 0;
-  switch (opcode->argument) {
-    case A::none:
-      break;
-    case A::bytes1:
-      result.bytes = 1;
-      break;
-    case A::bytes2:
-      result.bytes = 2;
-      break;
-    case A::bytes4:
-      result.bytes = 4;
-      break;
-    case A::bytes8:
-      result.bytes = 8;
-      break;
-    case A::text1:
-      counted(1);
-      break;
-    case A::text4:
-      counted(4);
-      break;
-    case A::text8:
-      counted(8);
-      break;
-    case A::line:
-      result.bytes = end_of_line(at + 1) - (at + 1);
-      ends = 1;
-      break;
-    case A::two_lines:
-      result.bytes = end_of_line(end_of_line(at + 1) + 1) - (at + 1);
-      ends = 1;
-      break;
-  }
+  constexpr struct {
+    uint8_t bytes = 0, length_bytes = 0, lines = 0;
+  } kinds[] = {{}, {1}, {2}, {4}, {8}, {0, 1}, {0, 4}, {0, 8}, {0, 0, 1}, {0, 0, 2}};  // in the order of PickleArgument
+  const auto [bytes, length_bytes, lines] = kinds[static_cast<size_t>(opcode->argument)];
+  PickleInstruction result{opcode, at, at + 1 + length_bytes, bytes};
+  if (length_bytes > 0) result.bytes = number(at + 1, length_bytes);
+  for (int line = 0; line < lines; ++line) result.bytes = end_of_line(at + 1 + result.bytes + (line > 0)) - (at + 1);
   if (result.bytes > source_.size() - result.argument)
     throw Error(
         fmt::format("byte {} of its pickle ({}) wants {} bytes more, where it has {}: the file is cut off or "
                     "damaged",
                     at, opcode->name, result.bytes, source_.size() - result.argument));
-  position_ = result.argument + result.bytes + ends;
+  position_ = result.argument + result.bytes + (lines > 0);
   return result;
 }
 
