@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cctype>
 #include <nlohmann/json.hpp>
-#include <optional>
 
 namespace saccade::io {
 namespace {
@@ -15,12 +14,6 @@ std::string type_name(DType dtype) {
   std::string name(name_of(dtype));
   for (char& c : name) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
   return name;
-}
-
-std::optional<DType> dtype_named(std::string_view name) {
-  for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::i32, DType::i64, DType::u8})
-    if (type_name(dtype) == name) return dtype;
-  return std::nullopt;
 }
 
 std::string json_string(const std::string& text) {
@@ -39,27 +32,32 @@ const Tensor& Safetensors::operator[](std::string_view name) const {
   throw Error(fmt::format("there is no tensor '{}' among the {} of this file", name, tensors.size()));
 }
 
-Safetensors load_safetensors(const std::filesystem::path& path) {
-  SafetensorsHeader header = read_safetensors_header(path);
-  const InputFile file(path);
-  Safetensors result{{}, std::move(header.metadata)};
-  result.tensors.reserve(header.entries.size());
+std::vector<NamedTensor> read_tensors(const ByteSource& source, const SafetensorsHeader& header, CastCount& casts) {
+  std::vector<NamedTensor> tensors;
+  tensors.reserve(header.entries.size());
   const Device device = DeviceScope::current();
   for (const SafetensorsEntry& entry : header.entries) {
-    const std::optional<DType> dtype = dtype_named(entry.type);
-    if (!dtype)
+    const ElementType& type = *element_type(entry.type);
+    casts.add(type);
+    const DeviceScope here(device == Device::meta ? device : Device::cpu);
+    const Tensor tensor = Tensor::empty(entry.shape, type.becomes);
+    if (device != Device::meta)
+      read_elements(type, source, header.data_offset + entry.begin, static_cast<uint64_t>(tensor.numel()),
+                    tensor.raw());
+    tensors.push_back({entry.name, tensor.to(device)});
+  }
+  return tensors;
+}
+
+Safetensors load_safetensors(const std::filesystem::path& path) {
+  SafetensorsHeader header = read_safetensors_header(path);
+  for (const SafetensorsEntry& entry : header.entries)
+    if (type_name(element_type(entry.type)->becomes) != entry.type)
       throw Error(fmt::format("{}: tensor '{}' has the type {}; only F32, F16, BF16, I32, I64 and U8 can be loaded",
                               path.string(), entry.name, entry.type));
-    if (device == Device::meta) {
-      result.tensors.push_back({entry.name, Tensor::empty(entry.shape, *dtype)});
-      continue;
-    }
-    const DeviceScope here(Device::cpu);
-    const Tensor tensor = Tensor::empty(entry.shape, *dtype);
-    file.read(header.data_offset + entry.begin, tensor.raw(), tensor.bytes());
-    result.tensors.push_back({entry.name, tensor.to(device)});
-  }
-  return result;
+  const InputFile file(path);
+  CastCount none;
+  return {read_tensors(ByteSource(file), header, none), std::move(header.metadata)};
 }
 
 void save_safetensors(const std::filesystem::path& path, std::span<const NamedTensor> tensors,

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <saccade/core/io/byte_source.h>
+#include <saccade/core/io/element_type.h>
 #include <saccade/core/named_tensor.h>
 
 #include <cstdint>
@@ -38,6 +39,10 @@ struct SafetensorsHeader {
 SafetensorsHeader parse_safetensors_header(std::string_view text, uint64_t data_bytes);
 SafetensorsHeader read_safetensors_header(const ByteSource& source);
 SafetensorsHeader read_safetensors_header(const std::filesystem::path& path);  ///< errors name the file
+
+/// The tensors of a source with that header, each straight into its memory; counts what was cast. Under
+/// DeviceScope(Device::meta): shapes only.
+std::vector<NamedTensor> read_tensors(const ByteSource& source, const SafetensorsHeader& header, CastCount& casts);
 
 struct Safetensors {
   std::vector<NamedTensor> tensors;  ///< in the order of the data

@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <saccade/core/io/element_type.h>
 #include <saccade/core/io/input_file.h>
 #include <saccade/core/io/quoted_text.h>
 #include <saccade/core/io/safetensors.h>
@@ -20,24 +21,6 @@ using nlohmann::json;
 constexpr uint64_t kLargestHeader = 100'000'000;
 constexpr size_t kHighestRank = 64, kMostMetadata = 65'536, kLongestString = size_t{4} << 20;
 constexpr std::string_view kMetadata = "__metadata__";
-
-struct Type {
-  std::string_view name;
-  uint64_t bytes;
-};
-constexpr std::array<Type, 13> kTypes = {{{"BOOL", 1},
-                                          {"U8", 1},
-                                          {"I8", 1},
-                                          {"I16", 2},
-                                          {"U16", 2},
-                                          {"F16", 2},
-                                          {"BF16", 2},
-                                          {"I32", 4},
-                                          {"U32", 4},
-                                          {"F32", 4},
-                                          {"F64", 8},
-                                          {"I64", 8},
-                                          {"U64", 8}}};
 
 /// Takes the header's JSON as a stream of events, so that a key given twice is seen, nesting is refused where it
 /// begins, and nothing is built that is not kept: a hostile header cannot cost much more memory than its own size.
@@ -109,11 +92,10 @@ class HeaderReader : public nlohmann::json_sax<json> {
       return true;
     }
     if (at_ != At::entry || field_ != 0) wrong("a string");
-    const auto* type = std::find_if(kTypes.begin(), kTypes.end(), [&](const Type& t) { return t.name == value; });
-    if (type == kTypes.end())
+    if (element_type(value) == nullptr)
       throw Error(
           fmt::format("gives tensor {} the type {}, which is not supported", in_quotes(name()), in_quotes(value)));
-    entries.back().type = type->name;
+    entries.back().type = std::move(value);
     return true;
   }
   bool null() override { wrong("null"); }
@@ -155,8 +137,7 @@ class HeaderReader : public nlohmann::json_sax<json> {
 };
 
 uint64_t bytes_of(const SafetensorsEntry& entry) {
-  uint64_t bytes =
-      std::find_if(kTypes.begin(), kTypes.end(), [&](const Type& t) { return t.name == entry.type; })->bytes;
+  uint64_t bytes = element_type(entry.type)->bytes;
   for (const int64_t extent : entry.shape)
     if (__builtin_mul_overflow(bytes, static_cast<uint64_t>(extent), &bytes))
       throw Error(fmt::format("gives tensor {} a shape with more elements than can be counted", in_quotes(entry.name)));

@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <saccade/core/io/element_type.h>
 #include <saccade/core/io/foreign_file.h>
 #include <saccade/core/io/input_file.h>
 #include <saccade/core/io/pickle_opcodes.h>
@@ -25,23 +24,9 @@ WeightFile read_safetensors(const ByteSource& source) {
   SafetensorsHeader header = read_safetensors_header(source);
   if (header.metadata.contains("saccade.checkpoint"))
     throw Error("it is a checkpoint of a run, whose tensors lie as in memory: give it under its name, .ckpt");
-  WeightFile result{{}, std::move(header.metadata), {}};
   CastCount casts;
-  const Device device = DeviceScope::current();
-  for (const SafetensorsEntry& entry : header.entries) {
-    const ElementType* type = element_type(entry.type);
-    casts.add(*type);
-    if (device == Device::meta) {
-      result.tensors.push_back({entry.name, Tensor::empty(entry.shape, type->becomes)});
-      continue;
-    }
-    const DeviceScope here(Device::cpu);
-    const Tensor tensor = Tensor::empty(entry.shape, type->becomes);
-    read_elements(*type, source, header.data_offset + entry.begin, static_cast<uint64_t>(tensor.numel()), tensor.raw());
-    result.tensors.push_back({entry.name, tensor.to(device)});
-  }
-  result.words = casts.words();
-  return result;
+  std::vector<NamedTensor> tensors = read_tensors(source, header, casts);
+  return {std::move(tensors), std::move(header.metadata), casts.words()};
 }
 
 /// A length that the header could have, and behind it the brace that it begins with.
