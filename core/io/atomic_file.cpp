@@ -22,27 +22,18 @@ auto uninterrupted(Call call) {
 }
 
 std::string reason(int error) {
-  switch (error) {
-    case ENOSPC:
-      return "the disk is full";
-    case EDQUOT:
-      return "the disk quota is used up";
-    case EFBIG:
-      return "it would be larger than files may be here";
-    case EROFS:
-      return "the file system is read-only";
-    case EACCES:
-    case EPERM:
-      return "permission was denied";
-    case ENOENT:
-      return "its folder does not exist";
-    case ENOTDIR:
-      return "its folder is not a folder";
-    case EISDIR:
-      return "a folder has that name";
-    default:
-      return std::strerror(error);
-  }
+  constexpr std::pair<int, const char*> known[] = {{ENOSPC, "the disk is full"},
+                                                   {EDQUOT, "the disk quota is used up"},
+                                                   {EFBIG, "it would be larger than files may be here"},
+                                                   {EROFS, "the file system is read-only"},
+                                                   {EACCES, "permission was denied"},
+                                                   {EPERM, "permission was denied"},
+                                                   {ENOENT, "its folder does not exist"},
+                                                   {ENOTDIR, "its folder is not a folder"},
+                                                   {EISDIR, "a folder has that name"}};
+  for (const auto& [code, sentence] : known)
+    if (code == error) return sentence;
+  return std::strerror(error);
 }
 
 std::filesystem::path folder_of(const std::filesystem::path& path) {

@@ -205,6 +205,16 @@ Tensor Taker::read(const PickleTensor& tensor, const ElementType& type, const Sh
   return result;
 }
 
+WeightFile take_all(const ByteSource& source, MemoryBudget& budget, const Value& root, FindStorage find) {
+  Taker taker(source, budget, std::move(find));
+  taker.take(root);
+  return taker.result();
+}
+
+[[noreturn]] void refuse_missing(const PickleStorage& storage) {
+  throw Error(fmt::format("its storage {} is not in the file", in_quotes(storage.key)));
+}
+
 std::string read_pickle(const ByteSource& source, uint64_t begin, uint64_t bytes, MemoryBudget& budget) {
   budget.charge(bytes);
   return source.text(begin, static_cast<size_t>(bytes));
@@ -278,13 +288,11 @@ WeightFile read_legacy(const ByteSource& source, MemoryBudget& budget) {
       throw Error(fmt::format("it lists storage {} twice", in_quotes(key.text())));
     at += count * each;
   }
-  Taker taker(source, budget, [&](const PickleStorage& storage) {
+  return take_all(source, budget, object.root(), [&](const PickleStorage& storage) {
     const auto place = places.find(storage.key);
-    if (place == places.end()) throw Error(fmt::format("its storage {} is not in the file", in_quotes(storage.key)));
+    if (place == places.end()) refuse_missing(storage);
     return place->second;
   });
-  taker.take(object.root());
-  return taker.result();
 }
 
 }  // namespace
@@ -314,7 +322,7 @@ WeightFile read_pytorch_archive(const ByteSource& source, std::vector<ZipEntry> 
   check(*data);
   const auto entry_of = [&](const PickleStorage& storage) -> const ZipEntry& {
     const ZipEntry* entry = find_zip_entry(entries, fmt::format("{}data/{}", stem, storage.key));
-    if (!entry) throw Error(fmt::format("its storage {} is not in the file", in_quotes(storage.key)));
+    if (!entry) refuse_missing(storage);
     const ElementType* type = element_type(storage.type);
     if (static_cast<uint64_t>(storage.numel) > entry->size / (type ? type->bytes : 1))
       throw Error(fmt::format("its storage {} of {} elements has {} bytes only", in_quotes(storage.key), storage.numel,
@@ -322,13 +330,11 @@ WeightFile read_pytorch_archive(const ByteSource& source, std::vector<ZipEntry> 
     return *entry;
   };
   for (const PickleStorage& storage : pickle.storages()) entry_of(storage);
-  Taker taker(source, budget, [&](const PickleStorage& storage) {
+  WeightFile result = take_all(source, budget, pickle.root(), [&](const PickleStorage& storage) {
     const ZipEntry& entry = entry_of(storage);
     check(entry);
     return Extent{entry.offset, entry.size};
   });
-  taker.take(pickle.root());
-  WeightFile result = taker.result();
   if (!differing.empty()) result.words.push_back(checksum_word(differing));
   return result;
 }
@@ -340,11 +346,8 @@ WeightFile read_pickles(const ByteSource& source, MemoryBudget& budget) {
   const std::string bytes = read_pickle(source, 0, end, budget);
   const Pickle pickle(bytes, budget);
   if (end != source.size()) throw Error(fmt::format("it goes on for {} bytes behind its pickle", source.size() - end));
-  Taker taker(source, budget, [](const PickleStorage& storage) -> Extent {
-    throw Error(fmt::format("its storage {} is not in the file", in_quotes(storage.key)));
-  });
-  taker.take(pickle.root());
-  return taker.result();
+  return take_all(source, budget, pickle.root(),
+                  [](const PickleStorage& storage) -> Extent { refuse_missing(storage); });
 }
 
 }  // namespace saccade::io
