@@ -16,9 +16,9 @@ namespace saccade::kernels {
 
 /// All calls there are.
 using Calls =
-    CallList<Fill, Copy, Cast, Map, MapGradient, Combine, Scale, ScaleBy, ColumnSum, Sum, L2Normalize,
-             L2NormalizeGradient, LogSumExp, LogSumExpGradient, Conv2dForward, Conv2dBackwardData, Conv2dBackwardWeight,
-             MatrixProduct, BatchNormMoments, BatchNormMerge, BatchNormApply, BatchNormInference, BatchNormBackwardSums,
+    CallList<Fill, Copy, Cast, Map, MapGradient, Combine, Scale, ColumnSum, Sum, L2Normalize, L2NormalizeGradient,
+             LogSumExp, LogSumExpGradient, Conv2dForward, Conv2dBackwardData, Conv2dBackwardWeight, MatrixProduct,
+             BatchNormMoments, BatchNormMerge, BatchNormApply, BatchNormInference, BatchNormBackwardSums,
              BatchNormBackwardMap, GlobalAvgPool, GlobalAvgPoolGradient, ChannelScale, ChannelScaleFactorGradient,
              ChannelScaleInputGradient, MaxPool, MaxPoolGradient, SinkhornRows, SinkhornColumns, SinkhornAssign,
              SwappedPredictionLoss, CrossEntropy, SgdUpdate, AdamWUpdate, Unscale, MovingAverage, CropsToBatch>;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <saccade/kernels/call.h>
+#include <saccade/kernels/matmul.h>
 #include <saccade/kernels/segments.h>
 
 #include <string_view>
@@ -43,6 +44,14 @@ struct Conv2d {
 
 /// The three computations of a convolution's training step.
 enum class ConvPass : uint8_t { forward, backward_data, backward_weight };
+
+/// The product that a pass of a 1x1 convolution is: over rows of pixels, of all segments at once.
+inline MatMul product_of(const Conv2d& c, int64_t rows, ConvPass pass) {
+  const int64_t ic = c.in_channels, oc = c.out_channels;
+  if (pass == ConvPass::forward) return {rows, oc, ic, false, true, 1.f, 0.f, c.dtype, c.dtype};         // y = x w^T
+  if (pass == ConvPass::backward_data) return {rows, ic, oc, false, false, 1.f, 0.f, c.dtype, c.dtype};  // dx = dy w
+  return {oc, ic, rows, true, false, 1.f, 0.f, c.dtype, DType::f32};                                     // dw = dy^T x
+}
 
 /// What the calls of a convolution begin with. One does all segments, so that weights are repacked once and the weight
 /// gradient is whole. x: rows of segments x in_channels, y: rows of output(segments) x out_channels.

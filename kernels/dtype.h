@@ -12,37 +12,13 @@ enum class DType : uint8_t { f32, f16, bf16, i32, i64, u8 };
 
 /// Bytes of one element.
 constexpr size_t size_of(DType dtype) {
-  switch (dtype) {
-    case DType::f32:
-    case DType::i32:
-      return 4;
-    case DType::f16:
-    case DType::bf16:
-      return 2;
-    case DType::i64:
-      return 8;
-    case DType::u8:
-      return 1;
-  }
-  return 0;
+  constexpr size_t sizes[] = {4, 2, 2, 4, 8, 1};
+  return sizes[static_cast<size_t>(dtype)];
 }
 
 constexpr std::string_view name_of(DType dtype) {
-  switch (dtype) {
-    case DType::f32:
-      return "f32";
-    case DType::f16:
-      return "f16";
-    case DType::bf16:
-      return "bf16";
-    case DType::i32:
-      return "i32";
-    case DType::i64:
-      return "i64";
-    case DType::u8:
-      return "u8";
-  }
-  return "?";
+  constexpr std::string_view names[] = {"f32", "f16", "bf16", "i32", "i64", "u8"};
+  return names[static_cast<size_t>(dtype)];
 }
 
 constexpr bool is_floating(DType dtype) { return dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16; }
@@ -82,5 +58,21 @@ struct Half {
     return std::bit_cast<float>(sign | ((exponent + 112u) << 23) | (m << 13));
   }
 };
+
+template <class T>
+struct Type {
+  using type = T;
+};
+
+/// Calls body(Type<T>), T the type of the elements.
+template <class Body>
+void with_type(DType dtype, Body body) {
+  if (dtype == DType::f32) return body(Type<float>{});
+  if (dtype == DType::f16) return body(Type<Half>{});
+  if (dtype == DType::bf16) return body(Type<BFloat16>{});
+  if (dtype == DType::i32) return body(Type<int32_t>{});
+  if (dtype == DType::i64) return body(Type<int64_t>{});
+  body(Type<uint8_t>{});
+}
 
 }  // namespace saccade

@@ -46,98 +46,72 @@ struct Cast {
 /// Functions of one element.
 enum class Unary : uint8_t { relu, sigmoid, gelu };
 constexpr std::string_view name_of(Unary function) {
-  switch (function) {
-    case Unary::relu:
-      return "relu";
-    case Unary::sigmoid:
-      return "sigmoid";
-    case Unary::gelu:
-      return "gelu";
-  }
-  return "?";
+  constexpr std::string_view names[] = {"relu", "sigmoid", "gelu"};
+  return names[static_cast<size_t>(function)];
 }
 
 /// Whether the gradient is taken from y = f(x), which the next op keeps anyway; else it is from x.
 constexpr bool keeps_result(Unary function) { return function != Unary::gelu; }
 
-/// y = f(x); y may be x.
-struct Map {
-  Unary function = {};
-  DType dtype = DType::f32;
-  int64_t n = 0;
-  const void* x = nullptr;
-  void* y = nullptr;
-  static constexpr std::string_view name = "map";
-  static void operands(auto& c, auto&& visit) {
-    visit(c.x, bytes_of(c.dtype, c.n), Use::fresh);
-    visit(c.y, bytes_of(c.dtype, c.n), Use::write);
-  }
-  static void shape(auto& c, auto&& visit) { visit(c.n), visit(c.dtype), visit(c.function); }
-};
-
-/// dx = dy f'(x), from `kept`, which is y or x as keeps_result() says; dx may be dy.
-struct MapGradient {
-  Unary function = {};
-  DType dtype = DType::f32;
-  int64_t n = 0;
-  const void *kept = nullptr, *dy = nullptr;
-  void* dx = nullptr;
-  static constexpr std::string_view name = "map_gradient";
-  static void operands(auto& c, auto&& visit) {
-    visit(c.kept, bytes_of(c.dtype, c.n), Use::read);
-    visit(c.dy, bytes_of(c.dtype, c.n), Use::fresh);
-    visit(c.dx, bytes_of(c.dtype, c.n), Use::write);
-  }
-  static void shape(auto& c, auto&& visit) { visit(c.n), visit(c.dtype), visit(c.function); }
-};
-
 /// Functions of two elements.
 enum class Binary : uint8_t { add, multiply };
 constexpr std::string_view name_of(Binary function) { return function == Binary::add ? "add" : "multiply"; }
 
-/// y = f(a, b); y may be a or b.
-struct Combine {
-  Binary function = {};
+/// What maps begin with.
+template <class Function>
+struct OnElements {
+  Function function = {};
   DType dtype = DType::f32;
   int64_t n = 0;
+  static void shape(auto& c, auto&& visit) { visit(c.n), visit(c.dtype), visit(c.function); }
+  int64_t bytes() const { return bytes_of(dtype, n); }
+};
+
+/// y = f(x); y may be x.
+struct Map : OnElements<Unary> {
+  const void* x = nullptr;
+  void* y = nullptr;
+  static constexpr std::string_view name = "map";
+  static void operands(auto& c, auto&& visit) { visit(c.x, c.bytes(), Use::fresh), visit(c.y, c.bytes(), Use::write); }
+};
+
+/// dx = dy f'(x), from `kept`, which is y or x as keeps_result() says; dx may be dy.
+struct MapGradient : OnElements<Unary> {
+  const void *kept = nullptr, *dy = nullptr;
+  void* dx = nullptr;
+  static constexpr std::string_view name = "map_gradient";
+  static void operands(auto& c, auto&& visit) {
+    visit(c.kept, c.bytes(), Use::read);
+    visit(c.dy, c.bytes(), Use::fresh);
+    visit(c.dx, c.bytes(), Use::write);
+  }
+};
+
+/// y = f(a, b); y may be a or b.
+struct Combine : OnElements<Binary> {
   const void *a = nullptr, *b = nullptr;
   void* y = nullptr;
   static constexpr std::string_view name = "combine";
   static void operands(auto& c, auto&& visit) {
-    visit(c.a, bytes_of(c.dtype, c.n), Use::fresh);
-    visit(c.b, bytes_of(c.dtype, c.n), Use::read);
-    visit(c.y, bytes_of(c.dtype, c.n), Use::write);
+    visit(c.a, c.bytes(), Use::fresh);
+    visit(c.b, c.bytes(), Use::read);
+    visit(c.y, c.bytes(), Use::write);
   }
-  static void shape(auto& c, auto&& visit) { visit(c.n), visit(c.dtype), visit(c.function); }
 };
 
-/// y = factor x; y may be x.
+/// y = factor x, or where `by` is given *by x: a factor that lies on the device (a scalar gradient); y may be x.
 struct Scale {
   DType dtype = DType::f32;
   int64_t n = 0;
   const void* x = nullptr;
   float factor = 1;
   void* y = nullptr;
+  const float* by = nullptr;
   static constexpr std::string_view name = "scale";
   static void operands(auto& c, auto&& visit) {
     visit(c.x, bytes_of(c.dtype, c.n), Use::fresh);
     visit(c.y, bytes_of(c.dtype, c.n), Use::write);
-  }
-  static void shape(auto& c, auto&& visit) { visit(c.n), visit(c.dtype); }
-};
-
-/// y = x *factor, a factor that lies on the device (a scalar gradient); y may be x.
-struct ScaleBy {
-  DType dtype = DType::f32;
-  int64_t n = 0;
-  const void* x = nullptr;
-  const float* factor = nullptr;
-  void* y = nullptr;
-  static constexpr std::string_view name = "scale_by";
-  static void operands(auto& c, auto&& visit) {
-    visit(c.x, bytes_of(c.dtype, c.n), Use::fresh);
-    visit(c.factor, bytes_of_floats(1), Use::read);
-    visit(c.y, bytes_of(c.dtype, c.n), Use::write);
+    visit(c.by, bytes_of_floats(1), optional(Use::read));
   }
   static void shape(auto& c, auto&& visit) { visit(c.n), visit(c.dtype); }
 };

@@ -9,19 +9,24 @@
 
 namespace saccade::kernels {
 
-/// out[c] = sum over rows of x[row, c] (a bias' gradient), f32 whatever the dtype of x.
-struct ColumnSum {
+/// What calls on the rows of a matrix begin with.
+struct OnRows {
   DType dtype = DType::f32;
   int64_t rows = 0, channels = 0;
+  static void shape(auto& c, auto&& visit) { visit(c.rows), visit(c.channels), visit(c.dtype); }
+  int64_t bytes() const { return bytes_of(dtype, rows * channels); }
+};
+
+/// out[c] = sum over rows of x[row, c] (a bias' gradient), f32 whatever the dtype of x.
+struct ColumnSum : OnRows {
   const void* x = nullptr;
   float* out = nullptr;
   void* workspace = nullptr;
   static constexpr std::string_view name = "column_sum";
   static void operands(auto& c, auto&& visit) {
-    visit(c.x, bytes_of(c.dtype, c.rows * c.channels), Use::fresh);
+    visit(c.x, c.bytes(), Use::fresh);
     visit(c.out, bytes_of_floats(c.channels), Use::write);
   }
-  static void shape(auto& c, auto&& visit) { visit(c.rows), visit(c.channels), visit(c.dtype); }
 };
 
 /// out[0] = sum of all elements, f32.
@@ -40,26 +45,21 @@ struct Sum {
 };
 
 /// y = x / max(|x|, eps) a row; norm[row] = max(|x|, eps).
-struct L2Normalize {
-  DType dtype = DType::f32;
-  int64_t rows = 0, channels = 0;
+struct L2Normalize : OnRows {
   float eps = 1e-12f;
   const void* x = nullptr;
   void* y = nullptr;
   float* norm = nullptr;
   static constexpr std::string_view name = "l2_normalize";
   static void operands(auto& c, auto&& visit) {
-    visit(c.x, bytes_of(c.dtype, c.rows * c.channels), Use::fresh);
-    visit(c.y, bytes_of(c.dtype, c.rows * c.channels), Use::write);
+    visit(c.x, c.bytes(), Use::fresh);
+    visit(c.y, c.bytes(), Use::write);
     visit(c.norm, bytes_of_floats(c.rows), Use::write);
   }
-  static void shape(auto& c, auto&& visit) { visit(c.rows), visit(c.channels), visit(c.dtype); }
 };
 
 /// dx = (dy - y * (y . dy)) / norm; where the norm was clamped to eps, dx = dy / eps. dx may be dy.
-struct L2NormalizeGradient {
-  DType dtype = DType::f32;
-  int64_t rows = 0, channels = 0;
+struct L2NormalizeGradient : OnRows {
   float eps = 1e-12f;
   const void* y = nullptr;
   const float* norm = nullptr;
@@ -67,42 +67,35 @@ struct L2NormalizeGradient {
   void* dx = nullptr;
   static constexpr std::string_view name = "l2_normalize_gradient";
   static void operands(auto& c, auto&& visit) {
-    visit(c.y, bytes_of(c.dtype, c.rows * c.channels), Use::read);
+    visit(c.y, c.bytes(), Use::read);
     visit(c.norm, bytes_of_floats(c.rows), Use::read);
-    visit(c.dy, bytes_of(c.dtype, c.rows * c.channels), Use::fresh);
-    visit(c.dx, bytes_of(c.dtype, c.rows * c.channels), Use::write);
+    visit(c.dy, c.bytes(), Use::fresh);
+    visit(c.dx, c.bytes(), Use::write);
   }
-  static void shape(auto& c, auto&& visit) { visit(c.rows), visit(c.channels), visit(c.dtype); }
 };
 
 /// out[row] = ln sum over channels of e^x, f32: no exponential overflows.
-struct LogSumExp {
-  DType dtype = DType::f32;
-  int64_t rows = 0, channels = 0;
+struct LogSumExp : OnRows {
   const void* x = nullptr;
   float* out = nullptr;
   static constexpr std::string_view name = "log_sum_exp";
   static void operands(auto& c, auto&& visit) {
-    visit(c.x, bytes_of(c.dtype, c.rows * c.channels), Use::fresh);
+    visit(c.x, c.bytes(), Use::fresh);
     visit(c.out, bytes_of_floats(c.rows), Use::write);
   }
-  static void shape(auto& c, auto&& visit) { visit(c.rows), visit(c.channels), visit(c.dtype); }
 };
 
 /// dx = e^(x - out[row]) dout[row].
-struct LogSumExpGradient {
-  DType dtype = DType::f32;
-  int64_t rows = 0, channels = 0;
+struct LogSumExpGradient : OnRows {
   const void* x = nullptr;
   const float *out = nullptr, *dout = nullptr;
   void* dx = nullptr;
   static constexpr std::string_view name = "log_sum_exp_gradient";
   static void operands(auto& c, auto&& visit) {
     visit_each(visit, bytes_of_floats(c.rows), Use::read, c.out, c.dout);
-    visit(c.x, bytes_of(c.dtype, c.rows * c.channels), Use::read);
-    visit(c.dx, bytes_of(c.dtype, c.rows * c.channels), Use::write);
+    visit(c.x, c.bytes(), Use::read);
+    visit(c.dx, c.bytes(), Use::write);
   }
-  static void shape(auto& c, auto&& visit) { visit(c.rows), visit(c.channels), visit(c.dtype); }
 };
 
 }  // namespace saccade::kernels

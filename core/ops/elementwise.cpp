@@ -126,8 +126,8 @@ Tensor inner_product(const Tensor& a, const Tensor& b) {
           const Tensor factor = b.get();
           Tensor dx = segments.empty() ? Tensor::empty(like, factor.dtype())
                                        : Tensor::images(segments, like[1], factor.dtype());
-          compute(dy.device(), kernels::ScaleBy{dx.dtype(), dx.numel(), factor.raw(),
-                                                static_cast<const float*>(dy.raw()), dx.raw()});
+          compute(dy.device(), kernels::Scale{dx.dtype(), dx.numel(), factor.raw(), 1.f, dx.raw(),
+                                              static_cast<const float*>(dy.raw())});
           to.give(0, std::move(dx));
         });
   return y;

@@ -19,7 +19,7 @@ void check_f32_matrix(const char* op, const Tensor& t) {
 void record_loss(const Tensor& loss, const char* op, const Tensor& input, const Tensor& gradient) {
   autograd::record(loss, op, {input}, [gradient = gradient](Tensor dy, autograd::Gradients& to) mutable {
     Tensor dx = std::move(gradient);
-    compute(dy.device(), kernels::ScaleBy{dx.dtype(), dx.numel(), dx.raw(), f32(dy), dx.raw()});
+    compute(dy.device(), kernels::Scale{dx.dtype(), dx.numel(), dx.raw(), 1.f, dx.raw(), f32(dy)});
     to.give(0, std::move(dx));
   });
 }

@@ -1,5 +1,4 @@
 #include <saccade/kernels/cpu/cpu_backend.h>
-#include <saccade/kernels/cpu/isa.h>
 #include <saccade/kernels/cpu/simd/assignment.h>
 
 #include <algorithm>
@@ -9,10 +8,6 @@ namespace saccade::kernels {
 using namespace cpu;
 
 namespace {
-
-const AssignmentKernels& table() {
-  return for_this_processor(AssignmentKernels::baseline, AssignmentKernels::avx2, AssignmentKernels::avx512);
-}
 
 /// Chunks of rows, each with its own column sums: at most 32, of 16 rows or more.
 SinkhornScratch plan(const Sinkhorn& spec, void* workspace) {
@@ -27,15 +22,12 @@ SinkhornScratch plan(const Sinkhorn& spec, void* workspace) {
 
 }  // namespace
 
-size_t CpuBackend::workspace(const SinkhornRows& call) const {
+size_t CpuBackend::scratch(const SinkhornRows& call) const {
   const SinkhornScratch scratch = plan(call.spec, nullptr);
   return static_cast<size_t>(bytes_of_floats(call.spec.rows + 2 * scratch.chunks * call.spec.prototypes));
 }
 
-void CpuBackend::run(const SinkhornRows& call) { table().sinkhorn_rows(call, plan(call.spec, call.workspace)); }
-void CpuBackend::run(const SinkhornColumns& call) { table().sinkhorn_columns(call, plan(call.spec, call.workspace)); }
-void CpuBackend::run(const SinkhornAssign& call) { table().sinkhorn_assign(call); }
-void CpuBackend::run(const SwappedPredictionLoss& call) { table().swapped_prediction(call); }
-void CpuBackend::run(const CrossEntropy& call) { table().cross_entropy(call); }
+void CpuBackend::compute(const SinkhornRows& call) { run_kernel(call, plan(call.spec, call.workspace)); }
+void CpuBackend::compute(const SinkhornColumns& call) { run_kernel(call, plan(call.spec, call.workspace)); }
 
 }  // namespace saccade::kernels

@@ -1,5 +1,4 @@
 #include <saccade/kernels/cpu/cpu_backend.h>
-#include <saccade/kernels/cpu/isa.h>
 #include <saccade/kernels/cpu/simd/batch_norm.h>
 
 #include <algorithm>
@@ -9,10 +8,6 @@ namespace saccade::kernels {
 using namespace cpu;
 
 namespace {
-
-const BatchNormKernels& table() {
-  return for_this_processor(BatchNormKernels::baseline, BatchNormKernels::avx2, BatchNormKernels::avx512);
-}
 
 /// What lies at the beginning of a workspace: moments or factors.
 int64_t result_floats(const BatchNormPlan& plan) {
@@ -40,25 +35,24 @@ size_t workspace_of(const BatchNorm& norm, const Segments& segments) {
       bytes_of_floats(plan.chunks * BatchNormPlan::partial_rows * plan.padded + result_floats(plan)));
 }
 
-template <class Call>
-void run_planned(void (*kernel)(const BatchNormPlan&, const Call&), const Call& call, void* workspace = nullptr) {
+void run_planned(const auto& call, void* workspace = nullptr) {
   require_floating(call.norm.dtype, "batch_norm");
-  kernel(plan_of(call.norm, call.segments, workspace), call);
+  run_kernel(call, plan_of(call.norm, call.segments, workspace));
 }
 
 }  // namespace
 
-size_t CpuBackend::workspace(const BatchNormMoments& call) const { return workspace_of(call.norm, call.segments); }
-size_t CpuBackend::workspace(const BatchNormBackwardSums& call) const { return workspace_of(call.norm, call.segments); }
+size_t CpuBackend::scratch(const BatchNormMoments& call) const { return workspace_of(call.norm, call.segments); }
+size_t CpuBackend::scratch(const BatchNormBackwardSums& call) const { return workspace_of(call.norm, call.segments); }
 
-void CpuBackend::run(const BatchNormMoments& call) { run_planned(table().moments, call, call.workspace); }
-void CpuBackend::run(const BatchNormMerge& call) { run_planned(table().merge, call); }
-void CpuBackend::run(const BatchNormApply& call) { run_planned(table().apply, call); }
-void CpuBackend::run(const BatchNormBackwardSums& call) { run_planned(table().backward_sums, call, call.workspace); }
-void CpuBackend::run(const BatchNormBackwardMap& call) { run_planned(table().backward_map, call); }
-void CpuBackend::run(const BatchNormInference& call) {
+void CpuBackend::compute(const BatchNormMoments& call) { run_planned(call, call.workspace); }
+void CpuBackend::compute(const BatchNormMerge& call) { run_planned(call); }
+void CpuBackend::compute(const BatchNormApply& call) { run_planned(call); }
+void CpuBackend::compute(const BatchNormBackwardSums& call) { run_planned(call, call.workspace); }
+void CpuBackend::compute(const BatchNormBackwardMap& call) { run_planned(call); }
+void CpuBackend::compute(const BatchNormInference& call) {
   require_floating(call.norm.dtype, "batch_norm");
-  table().inference(call);
+  run_kernel(call);
 }
 
 }  // namespace saccade::kernels

@@ -8,14 +8,6 @@
 namespace saccade::kernels::cpu {
 namespace {
 
-/// The product that a pass is: rows of pixels, over all segments at once.
-MatMul product_of(const Conv2d& c, int64_t rows, ConvPass pass) {
-  const int64_t ic = c.in_channels, oc = c.out_channels;
-  if (pass == ConvPass::forward) return {rows, oc, ic, false, true, 1.f, 0.f, c.dtype, c.dtype};         // y = x w^T
-  if (pass == ConvPass::backward_data) return {rows, ic, oc, false, false, 1.f, 0.f, c.dtype, c.dtype};  // dx = dy w
-  return {oc, ic, rows, true, false, 1.f, 0.f, c.dtype, DType::f32};                                     // dw = dy^T x
-}
-
 /// Copies the pixels of the input that a stride lands on to rows of their own.
 void gather(const Segment& in, const Segment& out, int64_t stride, size_t pixel_bytes, const void* x, void* rows) {
   const auto pixel = static_cast<int64_t>(pixel_bytes);

@@ -118,16 +118,14 @@ const ConvPlan& conv_plan(const Conv2d& conv, std::span<const Segment> in, ConvP
 
 }  // namespace cpu
 
-namespace {
-const cpu::ConvPlan& plan_of(const auto& call) { return cpu::conv_plan(call.conv, call.segments, call.pass); }
-}  // namespace
-
-size_t CpuBackend::workspace(const Conv2dForward& call) const { return plan_of(call).workspace; }
-size_t CpuBackend::workspace(const Conv2dBackwardData& call) const { return plan_of(call).workspace; }
-size_t CpuBackend::workspace(const Conv2dBackwardWeight& call) const { return plan_of(call).workspace; }
-
-void CpuBackend::run(const Conv2dForward& call) { plan_of(call).run(call.x, call.w, call.y, call.workspace); }
-void CpuBackend::run(const Conv2dBackwardData& call) { plan_of(call).run(call.dy, call.w, call.dx, call.workspace); }
-void CpuBackend::run(const Conv2dBackwardWeight& call) { plan_of(call).run(call.x, call.dy, call.dw, call.workspace); }
+void CpuBackend::compute(const Conv2dForward& c) {
+  cpu::conv_plan(c.conv, c.segments, c.pass).run(c.x, c.w, c.y, c.workspace);
+}
+void CpuBackend::compute(const Conv2dBackwardData& c) {
+  cpu::conv_plan(c.conv, c.segments, c.pass).run(c.dy, c.w, c.dx, c.workspace);
+}
+void CpuBackend::compute(const Conv2dBackwardWeight& c) {
+  cpu::conv_plan(c.conv, c.segments, c.pass).run(c.x, c.dy, c.dw, c.workspace);
+}
 
 }  // namespace saccade::kernels

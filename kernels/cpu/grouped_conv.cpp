@@ -8,40 +8,33 @@
 namespace saccade::kernels::cpu {
 namespace {
 
-const GroupedConvKernels& kernels() {
-  return for_this_processor(baseline::grouped_conv, avx2::grouped_conv, avx512::grouped_conv);
-}
-
-const GroupedConvWeightKernels& weight_kernels() {
-  return for_this_processor(baseline::grouped_conv_weight, avx2::grouped_conv_weight, avx512::grouped_conv_weight);
-}
-
 /// Forward and data gradient: the weights packed once, then segment by segment.
 ConvPlan plan_images(const Conv2d& conv, const Segments& in, bool gradient, bool pair) {
   const int64_t gi = conv.in_channels / conv.groups, go = conv.out_channels / conv.groups;
   const GroupedConv c{conv.groups, gradient ? go : gi, gradient ? gi : go, conv.stride, gradient, pair, conv.dtype};
+  const auto& kernels = for_this_processor<GroupedConvKernels>();
   const std::vector<SegmentOffsets> offsets = segment_offsets(conv, in);
   std::vector<GroupedImages> images;
   size_t scratch = 0;
   for (const Segment& s : in) {
     const Segment o = conv.output(s);
     images.push_back(gradient ? GroupedImages{s.n, o.h, o.w, s.h, s.w} : GroupedImages{s.n, s.h, s.w, o.h, o.w});
-    scratch = std::max(scratch, kernels().images_scratch_bytes(c, images.back()));
+    scratch = std::max(scratch, kernels.images_scratch_bytes(c, images.back()));
   }
   WorkspaceLayout layout;
-  layout.add(kernels().packed_weights_bytes(c));
+  layout.add(kernels.packed_weights_bytes(c));
   const bool widened = conv.dtype != DType::f32;
   const int64_t weights = conv.weight_elements();
   const size_t weights_at = layout.add(widened ? static_cast<size_t>(weights) * sizeof(float) : 0);
   const size_t scratch_at = layout.add(scratch * static_cast<size_t>(omp_get_max_threads()));
-  auto run = [=](const void* source, const void* w, void* result, void* ws) {
+  auto run = [=, &kernels](const void* source, const void* w, void* result, void* ws) {
     float* packed = static_cast<float*>(ws);
     if (widened) cast_floating(c.dtype, DType::f32, weights, w, plus(ws, weights_at));
-    kernels().pack_weights(c, static_cast<const float*>(widened ? plus(ws, weights_at) : w), packed);
+    kernels.pack_weights(c, static_cast<const float*>(widened ? plus(ws, weights_at) : w), packed);
     for (size_t i = 0; i < images.size(); ++i) {
       const void* from = plus(source, gradient ? offsets[i].out : offsets[i].in);
       void* to = plus(result, gradient ? offsets[i].in : offsets[i].out);
-      kernels().images(c, images[i], from, packed, to, reinterpret_cast<float*>(plus(ws, scratch_at)));
+      kernels.images(c, images[i], from, packed, to, reinterpret_cast<float*>(plus(ws, scratch_at)));
     }
   };
   return {layout.bytes, run};
@@ -52,7 +45,7 @@ ConvPlan plan_weights(const Conv2d& conv, const Segments& in, bool pair) {
   const GroupedConv c{
       conv.groups, conv.in_channels / conv.groups, conv.out_channels / conv.groups, conv.stride, false, pair,
       conv.dtype};
-  const GroupedConvWeightKernels& k = weight_kernels();
+  const auto& k = for_this_processor<GroupedConvWeightKernels>();
   struct Step {
     GroupedImages images;
     SegmentOffsets rows;

@@ -49,6 +49,7 @@ struct GroupedConvKernels {
   size_t (*images_scratch_bytes)(const GroupedConv&, const GroupedImages&);  ///< for each thread
   void (*images)(const GroupedConv&, const GroupedImages&, const void* source, const float* packed, void* result,
                  float* scratch);
+  static const GroupedConvKernels baseline, avx2, avx512;
 };
 
 /// The weight gradient (of a GroupedConv in the forward sense): partial sums of chunks of images, then their sum.
@@ -60,19 +61,7 @@ struct GroupedConvWeightKernels {
                    float* scratch);
   /// Adds the chunks of all segments in their order (into the first) and writes dw as Conv2d stores it.
   void (*sum)(const GroupedConv&, int64_t chunks, float* partial, float* dw);
+  static const GroupedConvWeightKernels baseline, avx2, avx512;
 };
-
-namespace baseline {
-extern const GroupedConvKernels grouped_conv;
-extern const GroupedConvWeightKernels grouped_conv_weight;
-}  // namespace baseline
-namespace avx2 {
-extern const GroupedConvKernels grouped_conv;
-extern const GroupedConvWeightKernels grouped_conv_weight;
-}  // namespace avx2
-namespace avx512 {
-extern const GroupedConvKernels grouped_conv;
-extern const GroupedConvWeightKernels grouped_conv_weight;
-}  // namespace avx512
 
 }  // namespace saccade::kernels::cpu

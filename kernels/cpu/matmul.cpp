@@ -112,13 +112,13 @@ const MatMulPlan& matmul_plan(const MatMul& shape, bool bias) {
 
 }  // namespace cpu::onednn
 
-size_t CpuBackend::workspace(const MatrixProduct& call) const {
+size_t CpuBackend::scratch(const MatrixProduct& call) const {
   const MatMul& shape = call.product;
   if (shape.m == 0 || shape.n == 0) return 0;
   return std::max(cpu::onednn::matmul_plan(shape, false).workspace, cpu::onednn::matmul_plan(shape, true).workspace);
 }
 
-void CpuBackend::run(const MatrixProduct& call) {
+void CpuBackend::compute(const MatrixProduct& call) {
   if (call.product.m == 0 || call.product.n == 0) return;
   cpu::onednn::matmul_plan(call.product, call.bias != nullptr).run(call.a, call.b, call.bias, call.c, call.workspace);
 }

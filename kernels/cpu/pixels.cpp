@@ -1,6 +1,7 @@
 #include <saccade/kernels/cpu/cpu_backend.h>
-#include <saccade/kernels/cpu/isa.h>
 #include <saccade/kernels/error.h>
+
+#include <type_traits>
 
 namespace saccade::kernels {
 namespace {
@@ -22,16 +23,13 @@ void numbers(const CropsToBatch& call, T* y) {
 
 }  // namespace
 
-void CpuBackend::run(const CropsToBatch& call) {
+void CpuBackend::compute(const CropsToBatch& call) {
   cpu::require_floating(call.dtype, call.name);
   if (call.channels < 1 || call.channels > 4)
     throw Error("crops_to_batch: expected 1 to 4 channels, got " + std::to_string(call.channels));
-  if (call.dtype == DType::f32)
-    numbers(call, static_cast<float*>(call.y));
-  else if (call.dtype == DType::f16)
-    numbers(call, static_cast<Half*>(call.y));
-  else
-    numbers(call, static_cast<BFloat16*>(call.y));
+  with_type(call.dtype, [&]<class T>(Type<T>) {
+    if constexpr (!std::is_integral_v<T>) numbers(call, static_cast<T*>(call.y));
+  });
 }
 
 }  // namespace saccade::kernels

@@ -264,9 +264,8 @@ void run(Stream stream, const SinkhornRows& c) {
 void run(Stream stream, const SinkhornColumns& c) {
   const SinkhornScratch s = scratch_of(c.spec, c.workspace);
   launch<sinkhorn_columns>(stream, {blocks(divide_up(c.spec.prototypes, threads))}, {threads}, 0, c.spec,
-                           c.iteration == 0, s.parts, c.scores, static_cast<const float*>(s.partial),
-                           static_cast<const float*>(s.part_max), static_cast<const float*>(s.row_potentials),
-                           c.potentials, c.largest);
+                           c.iteration == 0, s.parts, c.scores, s.partial, s.part_max, s.row_potentials, c.potentials,
+                           c.largest);
 }
 
 void run(Stream stream, const SinkhornAssign& c) {
@@ -290,7 +289,7 @@ void run(Stream stream, const SwappedPredictionLoss& c) {
   const size_t staged = staged_bytes(2, spec.prototypes);
   launch<swapped_prediction_rows>(stream, {blocks(rows)}, {threads}, staged, spec, static_cast<float>(share),
                                   staged > 0, c.scores, c.q, row_loss, c.dscores);
-  launch<loss_of_rows>(stream, {1}, {threads}, 0, rows, share, static_cast<const float*>(row_loss), c.loss);
+  launch<loss_of_rows>(stream, {1}, {threads}, 0, rows, share, row_loss, c.loss);
 }
 
 size_t workspace(const CrossEntropy& c) { return static_cast<size_t>(bytes_of_floats(c.rows)); }
@@ -300,8 +299,7 @@ void run(Stream stream, const CrossEntropy& c) {
   const size_t staged = staged_bytes(1, c.classes);
   launch<cross_entropy_rows>(stream, {blocks(c.rows)}, {threads}, staged, c.classes, 1.f / static_cast<float>(c.rows),
                              staged > 0, c.logits, c.labels, row_loss, c.dlogits);
-  launch<loss_of_rows>(stream, {1}, {threads}, 0, c.rows, 1. / static_cast<double>(c.rows),
-                       static_cast<const float*>(row_loss), c.loss);
+  launch<loss_of_rows>(stream, {1}, {threads}, 0, c.rows, 1. / static_cast<double>(c.rows), row_loss, c.loss);
 }
 
 }  // namespace saccade::kernels::cuda

@@ -19,30 +19,6 @@ void* align(void* workspace) {
   return reinterpret_cast<void*>(aligned_workspace(reinterpret_cast<uintptr_t>(workspace)));
 }
 
-/// The 1x1 convolution as a product over the rows of all segments.
-MatMul product_of(const Conv2d& conv, const Segments& segments, ConvPass pass) {
-  const int64_t rows = total_rows(segments);
-  switch (pass) {
-    case ConvPass::forward:
-      return {.m = rows,
-              .n = conv.out_channels,
-              .k = conv.in_channels,
-              .transpose_b = true,
-              .dtype = conv.dtype,
-              .out_dtype = conv.dtype};
-    case ConvPass::backward_data:
-      return {.m = rows, .n = conv.in_channels, .k = conv.out_channels, .dtype = conv.dtype, .out_dtype = conv.dtype};
-    case ConvPass::backward_weight:
-      return {.m = conv.out_channels,
-              .n = conv.in_channels,
-              .k = rows,
-              .transpose_a = true,
-              .dtype = conv.dtype,
-              .out_dtype = DType::f32};
-  }
-  throw Error("convolution: no such pass");
-}
-
 /// Convolutions by cuDNN, matrix products (and 1x1 convolutions, which are products) by cuBLASLt, the rest by our own
 /// kernels (launch.h). Everything goes to one stream.
 class CudaBackend final : public Calls::with<ComputesBy, CudaBackend, Backend> {
@@ -94,7 +70,7 @@ class CudaBackend final : public Calls::with<ComputesBy, CudaBackend, Backend> {
   template <class Call>
   bool product(const Call& c, const void* a, const void* b, void* out) {
     if (!c.conv.is_matmul()) return false;
-    compute(MatrixProduct{product_of(c.conv, c.segments, c.pass), a, b, nullptr, out, c.workspace});
+    compute(MatrixProduct{product_of(c.conv, total_rows(c.segments), c.pass), a, b, nullptr, out, c.workspace});
     return true;
   }
   template <class Call>

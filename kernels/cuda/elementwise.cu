@@ -12,6 +12,10 @@ struct Scale {
   float factor;
   SACCADE_DEVICE float operator()(float x) const { return x * factor; }
 };
+struct ScaleBy {
+  const float* factor;
+  SACCADE_DEVICE float operator()(float x) const { return x * load(factor); }
+};
 struct Add {
   SACCADE_DEVICE float operator()(float a, float b) const { return a + b; }
 };
@@ -49,50 +53,23 @@ void with_function(Unary function, Body body) {
   }
 }
 
-template <class T, class Function>
-SACCADE_KERNEL(threads)
-map_one(Function map, int64_t n, const T* x, T* y, bool aligned) {
-  constexpr int V = vector_of<T>;
+template <int V, class Function, class... Vectors>
+SACCADE_DEVICE Floats<V> mapped(Function map, const Vectors&... x) {
+  Floats<V> v;
   SACCADE_UNROLL
-  for (int i = 0; i < vectors_each; ++i) {
-    const int64_t at = ((block_x() * vectors_each + i) * threads + thread_x()) * V;
-    if (at >= n) return;
-    Floats<V> v = load_floats<V>(x, at, {0, n, aligned});
-    SACCADE_UNROLL
-    for (int j = 0; j < V; ++j) v.at[j] = map(v.at[j]);
-    store_floats<V>(y, at, {0, n, aligned}, v);
-  }
+  for (int j = 0; j < V; ++j) v.at[j] = map(x.at[j]...);
+  return v;
 }
 
-template <class T>
+template <class T, class Function, class... Inputs>
 SACCADE_KERNEL(threads)
-scale_by_one(const float* factor, int64_t n, const T* x, T* y, bool aligned) {
-  constexpr int V = vector_of<T>;
-  const float f = load(factor);
-  SACCADE_UNROLL
-  for (int i = 0; i < vectors_each; ++i) {
-    const int64_t at = ((block_x() * vectors_each + i) * threads + thread_x()) * V;
-    if (at >= n) return;
-    Floats<V> v = load_floats<V>(x, at, {0, n, aligned});
-    SACCADE_UNROLL
-    for (int j = 0; j < V; ++j) v.at[j] *= f;
-    store_floats<V>(y, at, {0, n, aligned}, v);
-  }
-}
-
-template <class T, class Function>
-SACCADE_KERNEL(threads)
-map_two(Function map, int64_t n, const T* a, const T* b, T* y, bool aligned) {
+map_elements(Function map, int64_t n, T* y, bool aligned, Inputs... x) {
   constexpr int V = vector_of<T>;
   SACCADE_UNROLL
   for (int i = 0; i < vectors_each; ++i) {
     const int64_t at = ((block_x() * vectors_each + i) * threads + thread_x()) * V;
     if (at >= n) return;
-    Floats<V> v = load_floats<V>(a, at, {0, n, aligned});
-    const Floats<V> w = load_floats<V>(b, at, {0, n, aligned});
-    SACCADE_UNROLL
-    for (int j = 0; j < V; ++j) v.at[j] = map(v.at[j], w.at[j]);
-    store_floats<V>(y, at, {0, n, aligned}, v);
+    store_floats<V>(y, at, {0, n, aligned}, mapped<V>(map, load_floats<V>(x, at, {0, n, aligned})...));
   }
 }
 
@@ -152,38 +129,16 @@ SACCADE_KERNEL(threads) fill_bytes(Pattern pattern, int64_t bytes, unsigned char
 
 Extent grid_of(int64_t n, int each) { return {blocks(divide_up(n, int64_t{threads} * each))}; }
 
-template <class Function>
-void one(Stream stream, std::string_view name, Function function, DType dtype, int64_t n, const void* x, void* y) {
+/// y = function(inputs...).
+template <class Function, class... Inputs>
+void map(Stream stream, std::string_view name, Function function, DType dtype, int64_t n, void* y, Inputs... inputs) {
   if (n == 0) return;
   with_storage(dtype, name, [&]<class T>(Type<T>) {
-    launch<map_one<T, Function>>(stream, grid_of(n, vectors_each * vector_of<T>), {threads}, 0, function, n,
-                                 static_cast<const T*>(x), static_cast<T*>(y), aligned(x, y));
+    constexpr auto as_typed = [](const void* x) { return static_cast<const T*>(x); };
+    launch<map_elements<T, Function, decltype(as_typed(inputs))...>>(stream, grid_of(n, vectors_each * vector_of<T>),
+                                                                     {threads}, 0, function, n, static_cast<T*>(y),
+                                                                     aligned(inputs..., y), as_typed(inputs)...);
   });
-}
-
-template <class Function>
-void two(Stream stream, std::string_view name, Function function, DType dtype, int64_t n, const void* a, const void* b,
-         void* y) {
-  if (n == 0) return;
-  with_storage(dtype, name, [&]<class T>(Type<T>) {
-    launch<map_two<T, Function>>(stream, grid_of(n, vectors_each * vector_of<T>), {threads}, 0, function, n,
-                                 static_cast<const T*>(a), static_cast<const T*>(b), static_cast<T*>(y),
-                                 aligned(a, b, y));
-  });
-}
-
-template <class Body>
-void with_any(DType dtype, Body body) {
-  switch (dtype) {
-    case DType::i32:
-      return body(Type<int32_t>{});
-    case DType::i64:
-      return body(Type<int64_t>{});
-    case DType::u8:
-      return body(Type<uint8_t>{});
-    default:
-      return with_storage(dtype, "cast", body);
-  }
 }
 
 template <class T>
@@ -200,21 +155,14 @@ Pattern repeat(T value) {
 }
 
 Pattern pattern_of(DType dtype, float value) {
-  switch (dtype) {
-    case DType::f32:
-      return repeat(value);
-    case DType::f16:
-      return repeat(Half::from(value).bits);
-    case DType::bf16:
-      return repeat(BFloat16::from(value).bits);
-    case DType::i32:
-      return repeat(static_cast<int32_t>(value));
-    case DType::i64:
-      return repeat(static_cast<int64_t>(value));
-    case DType::u8:
-      return repeat(static_cast<uint8_t>(value));
-  }
-  return {};
+  Pattern pattern{};
+  with_type(dtype, [&]<class T>(Type<T>) {
+    if constexpr (requires { T::from(value); })
+      pattern = repeat(T::from(value).bits);
+    else
+      pattern = repeat(static_cast<T>(value));
+  });
+  return pattern;
 }
 
 }  // namespace
@@ -228,8 +176,8 @@ void run(Stream stream, const Fill& c) {
 
 void run(Stream stream, const Cast& c) {
   if (c.n == 0) return;
-  with_any(c.from, [&]<class From>(Type<From>) {
-    with_any(c.to, [&]<class To>(Type<To>) {
+  with_type(c.from, [&]<class From>(Type<From>) {
+    with_type(c.to, [&]<class To>(Type<To>) {
       const auto* x = static_cast<const From*>(c.x);
       auto* y = static_cast<To*>(c.y);
       if constexpr (std::is_integral_v<From> || std::is_integral_v<To>) {
@@ -242,27 +190,18 @@ void run(Stream stream, const Cast& c) {
 }
 
 void run(Stream stream, const Map& c) {
-  with_function(c.function, [&](auto function) { one(stream, name_of(c.function), function, c.dtype, c.n, c.x, c.y); });
+  with_function(c.function, [&](auto f) { map(stream, name_of(c.function), f, c.dtype, c.n, c.y, c.x); });
 }
 void run(Stream stream, const MapGradient& c) {
-  with_function(c.function,
-                [&](auto function) { two(stream, name_of(c.function), function, c.dtype, c.n, c.kept, c.dy, c.dx); });
+  with_function(c.function, [&](auto f) { map(stream, name_of(c.function), f, c.dtype, c.n, c.dx, c.kept, c.dy); });
 }
 void run(Stream stream, const Combine& c) {
-  switch (c.function) {
-    case Binary::add:
-      return two(stream, "add", Add{}, c.dtype, c.n, c.a, c.b, c.y);
-    case Binary::multiply:
-      return two(stream, "multiply", Multiply{}, c.dtype, c.n, c.a, c.b, c.y);
-  }
+  const auto combine = [&](auto f) { map(stream, name_of(c.function), f, c.dtype, c.n, c.y, c.a, c.b); };
+  c.function == Binary::add ? combine(Add{}) : combine(Multiply{});
 }
-void run(Stream stream, const kernels::Scale& c) { one(stream, c.name, Scale{c.factor}, c.dtype, c.n, c.x, c.y); }
-void run(Stream stream, const ScaleBy& c) {
-  if (c.n == 0) return;
-  with_storage(c.dtype, c.name, [&]<class T>(Type<T>) {
-    launch<scale_by_one<T>>(stream, grid_of(c.n, vectors_each * vector_of<T>), {threads}, 0, c.factor, c.n,
-                            static_cast<const T*>(c.x), static_cast<T*>(c.y), aligned(c.x, c.y));
-  });
+void run(Stream stream, const kernels::Scale& c) {
+  const auto scale = [&](auto f) { map(stream, c.name, f, c.dtype, c.n, c.y, c.x); };
+  c.by != nullptr ? scale(ScaleBy{c.by}) : scale(Scale{c.factor});
 }
 
 }  // namespace saccade::kernels::cuda

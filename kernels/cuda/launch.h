@@ -28,7 +28,6 @@ void run(Stream, const Map&);
 void run(Stream, const MapGradient&);
 void run(Stream, const Combine&);
 void run(Stream, const Scale&);
-void run(Stream, const ScaleBy&);
 
 // rows.cu
 size_t workspace(const ColumnSum&);

@@ -131,24 +131,17 @@ inline int64_t divide_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
 /// A grid dimension.
 inline unsigned blocks(int64_t n) { return static_cast<unsigned>(n); }
 
-template <class T>
-struct Type {
-  using type = T;
-};
+/// Elements that a thread moves at once, of a floating dtype.
+constexpr int vector_elements(DType dtype) { return 16 / static_cast<int>(size_of(dtype)); }
 
 /// Calls body(Type<T>) for the storage type of a dtype.
 template <class Body>
 void with_storage(DType dtype, std::string_view where, Body body) {
-  switch (dtype) {
-    case DType::f32:
-      return body(Type<float>{});
-    case DType::f16:
-      return body(Type<Half>{});
-    case DType::bf16:
-      return body(Type<BFloat16>{});
-    default:
-      throw Error(std::string(where) + ": expected elements of f32, f16 or bf16, got " + std::string(name_of(dtype)));
-  }
+  if (!is_floating(dtype))
+    throw Error(std::string(where) + ": expected elements of f32, f16 or bf16, got " + std::string(name_of(dtype)));
+  with_type(dtype, [&]<class T>(Type<T> type) {
+    if constexpr (!std::is_integral_v<T>) body(type);
+  });
 }
 
 }  // namespace saccade::kernels::cuda

@@ -35,7 +35,6 @@ std::vector<Call> calls() {
           given(MapGradient{Unary::relu, DType::f32, 1000}),
           given(Combine{Binary::add, DType::bf16, 1000}),
           given(Scale{DType::f32, 1000}),
-          given(ScaleBy{DType::f32, 1000}),
           given(ColumnSum{DType::bf16, 100, 13}),
           given(Sum{DType::f32, 1000}),
           given(L2Normalize{DType::f32, 10, 37}),

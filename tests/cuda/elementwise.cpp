@@ -83,12 +83,12 @@ TEST(CudaElementwise, EveryFunctionEqualsTheCpuInEveryStorageTypeAndInPlace) {
       });
   const float factor = 0.3f;
   check_unary(
-      "scale_by",
+      "scale by a factor on the device",
       [&](DType d, int64_t n, const void* x, void* y) {
-        cpu().run(ScaleBy{d, n, x, &factor, y});
+        cpu().run(Scale{d, n, x, 1.f, y, &factor});
       },
       [&](DType d, int64_t n, const void* x, void* y) {
-        cuda::run(stream, ScaleBy{d, n, x, &factor, y});
+        cuda::run(stream, kernels::Scale{d, n, x, 1.f, y, &factor});
       });
 }
 

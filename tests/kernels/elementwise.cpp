@@ -80,10 +80,10 @@ TEST(Elementwise, EveryFunctionMatchesItsFormulaInEveryStorageTypeAndInPlace) {
       },
       [](double x) { return -0.75 * x; });
   check_unary(
-      "scale_by",
+      "scale by a factor on the device",
       [](Backend& b, DType d, int64_t n, const void* x, void* y) {
         const float factor = 0.3f;
-        b.run(ScaleBy{d, n, x, &factor, y});
+        b.run(Scale{d, n, x, 1.f, y, &factor});
       },
       [](double x) { return double{0.3f} * x; });
   check_map(

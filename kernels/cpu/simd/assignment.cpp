@@ -51,7 +51,7 @@ float column_log_sum_exp(const Sinkhorn& spec, const float* scores, const float*
 // exponentials already there. Where u_k is so small that terms of it may have vanished, the column is summed anew with
 // its own largest exponent.
 
-void sinkhorn_rows(const SinkhornRows& call, const SinkhornScratch& scratch) {
+void run(const SinkhornRows& call, const SinkhornScratch& scratch) {
   const int64_t rows = call.spec.rows, prototypes = call.spec.prototypes;
   const int64_t everywhere = call.spec.rows_everywhere > 0 ? call.spec.rows_everywhere : rows;
   const float *scores = call.scores, *potentials = call.potentials;
@@ -90,7 +90,7 @@ void sinkhorn_rows(const SinkhornRows& call, const SinkhornScratch& scratch) {
   }
 }
 
-void sinkhorn_columns(const SinkhornColumns& call, const SinkhornScratch& scratch) {
+void run(const SinkhornColumns& call, const SinkhornScratch& scratch) {
   const int64_t prototypes = call.spec.prototypes;
   const float log_k = __builtin_logf(static_cast<float>(prototypes));
   const bool first = call.iteration == 0;
@@ -107,7 +107,7 @@ void sinkhorn_columns(const SinkhornColumns& call, const SinkhornScratch& scratc
   if (first && call.largest != nullptr) *call.largest = -scratch.row_potentials[0];
 }
 
-void sinkhorn_assign(const SinkhornAssign& call) {
+void run(const SinkhornAssign& call) {
   const int64_t rows = call.spec.rows, prototypes = call.spec.prototypes;
   const float *scores = call.scores, *potentials = call.potentials;
   float* q = call.q;
@@ -122,93 +122,87 @@ void sinkhorn_assign(const SinkhornAssign& call) {
   }
 }
 
-/// Sums of doubles over rows are cut into this many parts at most, summed in order at the end.
-constexpr int64_t most_parts = 64;
-
-void swapped_prediction(const SwappedPredictionLoss& call) {
-  const SwappedPrediction& spec = call.spec;
-  const float *scores = call.scores, *q = call.q;
-  float *loss = call.loss, *dscores = call.dscores;
-  const int64_t batch = spec.batch, crops = spec.crops, assigning = spec.assigning, prototypes = spec.prototypes;
-  const int64_t rows = batch * crops, part_rows = (rows + most_parts - 1) / most_parts;
-  const float factor = 1.f / spec.temperature;
-  const double share =
-      1. / (static_cast<double>(assigning) * static_cast<double>(crops - 1) * static_cast<double>(batch));
+/// The sum of loss_of(row) over all rows, cut into parts at most, which are summed in order at the end.
+template <class Loss>
+SACCADE_INLINE double sum_over_rows(int64_t rows, int64_t columns, Loss loss_of) {
+  constexpr int64_t most_parts = 64;
+  const int64_t part_rows = (rows + most_parts - 1) / most_parts;
   double parts[most_parts] = {};
   double* const totals = parts;
-#pragma omp parallel for schedule(static) if (rows * prototypes > 16384)
+#pragma omp parallel for schedule(static) if (rows * columns > 16384)
   for (int64_t part = 0; part < most_parts; ++part) {
     double total = 0;
-    for (int64_t row = part * part_rows; row < rows && row < (part + 1) * part_rows; ++row) {
-      const int64_t crop = row / batch, image = row % batch;
-      const float* s = scores + row * prototypes;
-      float* out = dscores + row * prototypes;
-      const float shift = row_max<false>(s, nullptr, factor, prototypes);
-      const float sum = row_exp<false>(s, nullptr, factor, shift, prototypes, out);
-      // With t = sum of q_i over the assigning crops i other than this one:
-      // loss = mass(t) * lse - sum_k t_k s_k/tau, gradient = (mass(t) * softmax - t) / tau.
-      F mass = {}, dot = {};
-      for (int64_t i = 0; i < assigning; ++i) {
-        if (i == crop) continue;
-        const float* target = q + (i * batch + image) * prototypes;
-        for_vectors(prototypes, [&](int64_t k, auto lanes) {
-          const F t = load(target + k, lanes);
-          mass += t;
-          dot += t * (load(s + k, lanes) * factor - shift);
-        });
-      }
-      const float whole = sum_of(mass), scale = static_cast<float>(share) * factor, softmax = whole / sum * scale;
-      total += static_cast<double>(whole) * __builtin_logf(sum) - sum_of(dot);
-      for_vectors(prototypes, [=](int64_t k, auto lanes) { store(out + k, load(out + k, lanes) * softmax, lanes); });
-      for (int64_t i = 0; i < assigning; ++i) {
-        if (i == crop) continue;
-        const float* target = q + (i * batch + image) * prototypes;
-        for_vectors(prototypes, [=](int64_t k, auto lanes) {
-          store(out + k, load(out + k, lanes) - load(target + k, lanes) * scale, lanes);
-        });
-      }
-    }
+    for (int64_t row = part * part_rows; row < rows && row < (part + 1) * part_rows; ++row) total += loss_of(row);
     totals[part] = total;
   }
   double total = 0;
   for (double part : parts) total += part;
-  *loss = static_cast<float>(total * share);
+  return total;
 }
 
-void cross_entropy(const CrossEntropy& call) {
-  const int64_t rows = call.rows, classes = call.classes;
-  const float* logits = call.logits;
-  const int32_t* labels = call.labels;
-  float *loss = call.loss, *dlogits = call.dlogits;
-  const int64_t part_rows = (rows + most_parts - 1) / most_parts;
-  const float share = 1.f / static_cast<float>(rows);
-  double parts[most_parts] = {};
-  double* const totals = parts;
-#pragma omp parallel for schedule(static) if (rows * classes > 16384)
-  for (int64_t part = 0; part < most_parts; ++part) {
-    double total = 0;
-    for (int64_t row = part * part_rows; row < rows && row < (part + 1) * part_rows; ++row) {
-      const float* in = logits + row * classes;
-      float* out = dlogits + row * classes;
-      const float shift = row_max<false>(in, nullptr, 1.f, classes), of_label = in[labels[row]];
-      const float sum = row_exp<false>(in, nullptr, 1.f, shift, classes, out), scale = share / sum;
-      total += __builtin_logf(sum) - (static_cast<double>(of_label) - shift);
-      for_vectors(classes, [=](int64_t k, auto lanes) { store(out + k, load(out + k, lanes) * scale, lanes); });
-      out[labels[row]] -= share;
+void run(const SwappedPredictionLoss& call) {
+  const int64_t batch = call.spec.batch, assigning = call.spec.assigning, prototypes = call.spec.prototypes;
+  const float factor = 1.f / call.spec.temperature;
+  const double share =
+      1. / (static_cast<double>(assigning) * static_cast<double>(call.spec.crops - 1) * static_cast<double>(batch));
+  const auto loss_of = [=, scores = call.scores, q = call.q, dscores = call.dscores](int64_t row) {
+    const int64_t crop = row / batch, image = row % batch;
+    const float* s = scores + row * prototypes;
+    float* out = dscores + row * prototypes;
+    const float shift = row_max<false>(s, nullptr, factor, prototypes);
+    const float sum = row_exp<false>(s, nullptr, factor, shift, prototypes, out);
+    // With t = sum of q_i over the assigning crops i other than this one:
+    // loss = mass(t) * lse - sum_k t_k s_k/tau, gradient = (mass(t) * softmax - t) / tau.
+    F mass = {}, dot = {};
+    for (int64_t i = 0; i < assigning; ++i) {
+      if (i == crop) continue;
+      const float* target = q + (i * batch + image) * prototypes;
+      for_vectors(prototypes, [&](int64_t k, auto lanes) {
+        const F t = load(target + k, lanes);
+        mass += t;
+        dot += t * (load(s + k, lanes) * factor - shift);
+      });
     }
-    totals[part] = total;
-  }
-  double total = 0;
-  for (double part : parts) total += part;
-  *loss = static_cast<float>(total / static_cast<double>(rows));
+    const float whole = sum_of(mass), scale = static_cast<float>(share) * factor, softmax = whole / sum * scale;
+    for_vectors(prototypes, [=](int64_t k, auto lanes) { store(out + k, load(out + k, lanes) * softmax, lanes); });
+    for (int64_t i = 0; i < assigning; ++i) {
+      if (i == crop) continue;
+      const float* target = q + (i * batch + image) * prototypes;
+      for_vectors(prototypes, [=](int64_t k, auto lanes) {
+        store(out + k, load(out + k, lanes) - load(target + k, lanes) * scale, lanes);
+      });
+    }
+    return static_cast<double>(whole) * __builtin_logf(sum) - sum_of(dot);
+  };
+  *call.loss = static_cast<float>(sum_over_rows(batch * call.spec.crops, prototypes, loss_of) * share);
+}
+
+void run(const CrossEntropy& call) {
+  const int64_t classes = call.classes;
+  const float share = 1.f / static_cast<float>(call.rows);
+  const auto loss_of = [=, logits = call.logits, labels = call.labels, dlogits = call.dlogits](int64_t row) {
+    const float* in = logits + row * classes;
+    float* out = dlogits + row * classes;
+    const float of_label = in[labels[row]];
+    const float shift = row_max<false>(in, nullptr, 1.f, classes);
+    const float sum = row_exp<false>(in, nullptr, 1.f, shift, classes, out), scale = share / sum;
+    for_vectors(classes, [=](int64_t k, auto lanes) { store(out + k, load(out + k, lanes) * scale, lanes); });
+    out[labels[row]] -= share;
+    return __builtin_logf(sum) - (static_cast<double>(of_label) - shift);
+  };
+  *call.loss = static_cast<float>(sum_over_rows(call.rows, classes, loss_of) / static_cast<double>(call.rows));
 }
 
 }  // namespace
 
-}  // namespace saccade::kernels::cpu::SACCADE_ISA
+template <class Call, class... With>
+void compute(const Call& call, With... with) {
+  run(call, with...);
+}
+template void compute(const SinkhornRows&, SinkhornScratch);
+template void compute(const SinkhornColumns&, SinkhornScratch);
+template void compute(const SinkhornAssign&);
+template void compute(const SwappedPredictionLoss&);
+template void compute(const CrossEntropy&);
 
-namespace saccade::kernels::cpu {
-const AssignmentKernels AssignmentKernels::SACCADE_ISA = {SACCADE_ISA::sinkhorn_rows, SACCADE_ISA::sinkhorn_columns,
-                                                          SACCADE_ISA::sinkhorn_assign, SACCADE_ISA::swapped_prediction,
-                                                          SACCADE_ISA::cross_entropy};
-}  // namespace saccade::kernels::cpu
+}  // namespace saccade::kernels::cpu::SACCADE_ISA

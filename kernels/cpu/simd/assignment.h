@@ -12,13 +12,4 @@ struct SinkhornScratch {
   float* exponentials;    ///< (chunks, prototypes): one row at work a chunk
 };
 
-struct AssignmentKernels {
-  void (*sinkhorn_rows)(const SinkhornRows&, const SinkhornScratch&);
-  void (*sinkhorn_columns)(const SinkhornColumns&, const SinkhornScratch&);
-  void (*sinkhorn_assign)(const SinkhornAssign&);
-  void (*swapped_prediction)(const SwappedPredictionLoss&);
-  void (*cross_entropy)(const CrossEntropy&);
-  static const AssignmentKernels baseline, avx2, avx512;
-};
-
 }  // namespace saccade::kernels::cpu

@@ -145,7 +145,7 @@ void finish_moments(const BatchNormPlan& plan, const BatchNormMoments& call, int
   }
 }
 
-void moments(const BatchNormPlan& plan, const BatchNormMoments& call) {
+void run(const BatchNormMoments& call, const BatchNormPlan& plan) {
   with_storage(call.norm.dtype, [&](auto type) {
     using T = decltype(type);
     reduce_rows(
@@ -154,7 +154,7 @@ void moments(const BatchNormPlan& plan, const BatchNormMoments& call) {
   });
 }
 
-void merge(const BatchNormPlan& plan, const BatchNormMerge& call) {
+void run(const BatchNormMerge& call, const BatchNormPlan& plan) {
   const int64_t channels = plan.channels, statistics = plan.segment_count * channels, parts = call.parts;
   const float momentum = call.norm.momentum, eps = call.norm.eps;
   parallel_blocks(channels, 1024, [&](int64_t begin, int64_t end) {
@@ -214,7 +214,7 @@ void apply_chunk(const BatchNormPlan& plan, const BatchNormApply& call, int64_t 
   if constexpr (Stream) _mm_sfence();
 }
 
-void apply(const BatchNormPlan& plan, const BatchNormApply& call) {
+void run(const BatchNormApply& call, const BatchNormPlan& plan) {
   with_storage(call.norm.dtype, [&](auto type) {
     using T = decltype(type);
     const auto with = [&]<bool Stream>(Choice<Stream>) {
@@ -347,7 +347,7 @@ SACCADE_INLINE void with_mask(const Call& call, Run run) {
   });
 }
 
-void backward_sums(const BatchNormPlan& plan, const BatchNormBackwardSums& call) {
+void run(const BatchNormBackwardSums& call, const BatchNormPlan& plan) {
   with_mask(call, [&]<class T, Mask mask> {
     reduce_rows(
         plan, [&](int64_t i) { reduce_backward<T, mask>(plan, call, i); },
@@ -355,14 +355,14 @@ void backward_sums(const BatchNormPlan& plan, const BatchNormBackwardSums& call)
   });
 }
 
-void backward_map(const BatchNormPlan& plan, const BatchNormBackwardMap& call) {
+void run(const BatchNormBackwardMap& call, const BatchNormPlan& plan) {
   with_mask(call, [&]<class T, Mask mask> {
     const auto run = [&](auto chunk) { map_rows(plan, [&](int64_t i) { chunk(plan, call, i); }); };
     call.dresidual ? run(backward_chunk<T, mask, true>) : run(backward_chunk<T, mask, false>);
   });
 }
 
-void inference(const BatchNormInference& call) {
+void run(const BatchNormInference& call) {
   const int64_t channels = call.norm.channels;
   const float eps = call.norm.eps;
   const bool relu = call.norm.relu;
@@ -392,10 +392,15 @@ void inference(const BatchNormInference& call) {
 
 }  // namespace
 
-}  // namespace saccade::kernels::cpu::SACCADE_ISA
+template <class Call, class... With>
+void compute(const Call& call, With... with) {
+  run(call, with...);
+}
+template void compute(const BatchNormMoments&, BatchNormPlan);
+template void compute(const BatchNormMerge&, BatchNormPlan);
+template void compute(const BatchNormApply&, BatchNormPlan);
+template void compute(const BatchNormInference&);
+template void compute(const BatchNormBackwardSums&, BatchNormPlan);
+template void compute(const BatchNormBackwardMap&, BatchNormPlan);
 
-namespace saccade::kernels::cpu {
-const BatchNormKernels BatchNormKernels::SACCADE_ISA = {SACCADE_ISA::moments,       SACCADE_ISA::merge,
-                                                        SACCADE_ISA::apply,         SACCADE_ISA::inference,
-                                                        SACCADE_ISA::backward_sums, SACCADE_ISA::backward_map};
-}  // namespace saccade::kernels::cpu
+}  // namespace saccade::kernels::cpu::SACCADE_ISA

@@ -16,14 +16,4 @@ struct BatchNormPlan {
   float* partial_sums;         ///< (chunks, partial_rows, padded)
 };
 
-struct BatchNormKernels {
-  void (*moments)(const BatchNormPlan&, const BatchNormMoments&);
-  void (*merge)(const BatchNormPlan&, const BatchNormMerge&);
-  void (*apply)(const BatchNormPlan&, const BatchNormApply&);
-  void (*inference)(const BatchNormInference&);
-  void (*backward_sums)(const BatchNormPlan&, const BatchNormBackwardSums&);
-  void (*backward_map)(const BatchNormPlan&, const BatchNormBackwardMap&);
-  static const BatchNormKernels baseline, avx2, avx512;
-};
-
 }  // namespace saccade::kernels::cpu

@@ -1,5 +1,5 @@
-#include <saccade/kernels/cpu/simd/elementwise.h>
 #include <saccade/kernels/cpu/simd/vector.h>
+#include <saccade/kernels/elementwise.h>
 
 namespace saccade::kernels::cpu::SACCADE_ISA {
 namespace {
@@ -7,10 +7,10 @@ namespace {
 /// Elements a thread takes at a time; fewer are not worth waking another thread.
 constexpr int64_t block = 16384;
 
-template <class T, class Op>
+template <class From, class To, class Op>
 SACCADE_INLINE void map(int64_t n, const void* x, void* y, Op op) {
-  const T* from = static_cast<const T*>(x);
-  T* to = static_cast<T*>(y);
+  const From* from = static_cast<const From*>(x);
+  To* to = static_cast<To*>(y);
   parallel_blocks(n, block, [=](int64_t begin, int64_t end) {
     for_vectors(end - begin,
                 [=](int64_t i, auto lanes) { store(to + begin + i, op(load(from + begin + i, lanes)), lanes); });
@@ -28,7 +28,7 @@ SACCADE_INLINE void map(int64_t n, const void* a, const void* b, void* y, Op op)
   });
 }
 
-void fill(const Fill& c) {
+void run(const Fill& c) {
   with_storage(c.dtype, [&](auto type) {
     using T = decltype(type);
     T* to = static_cast<T*>(c.y);
@@ -40,16 +40,9 @@ void fill(const Fill& c) {
   });
 }
 
-void cast(const Cast& c) {
-  with_storage(c.from, [&](auto from_type) {
-    with_storage(c.to, [&](auto to_type) {
-      const auto* source = static_cast<const decltype(from_type)*>(c.x);
-      auto* target = static_cast<decltype(to_type)*>(c.y);
-      parallel_blocks(c.n, block, [=](int64_t begin, int64_t end) {
-        for_vectors(end - begin,
-                    [=](int64_t i, auto lanes) { store(target + begin + i, load(source + begin + i, lanes), lanes); });
-      });
-    });
+void run(const Cast& c) {
+  with_storage(c.from, [&](auto from) {
+    with_storage(c.to, [&](auto to) { map<decltype(from), decltype(to)>(c.n, c.x, c.y, [](F v) { return v; }); });
   });
 }
 
@@ -93,19 +86,19 @@ SACCADE_INLINE void with_function(Unary function, Body body) {
   }
 }
 
-void map(const Map& c) {
+void run(const Map& c) {
   with_function(c.function, [&](auto function) {
-    with_storage(c.dtype, [&](auto type) { map<decltype(type)>(c.n, c.x, c.y, function); });
+    with_storage(c.dtype, [&](auto type) { map<decltype(type), decltype(type)>(c.n, c.x, c.y, function); });
   });
 }
 
-void map_gradient(const MapGradient& c) {
+void run(const MapGradient& c) {
   with_function(c.function, [&](auto function) {
     with_storage(c.dtype, [&](auto type) { map<decltype(type)>(c.n, c.kept, c.dy, c.dx, function); });
   });
 }
 
-void combine(const Combine& c) {
+void run(const Combine& c) {
   with_storage(c.dtype, [&](auto type) {
     using T = decltype(type);
     switch (c.function) {
@@ -117,18 +110,23 @@ void combine(const Combine& c) {
   });
 }
 
-void scale(const Scale& c) {
+void run(const Scale& c) {
   with_storage(c.dtype, [&, factor = c.factor](auto type) {
-    map<decltype(type)>(c.n, c.x, c.y, [=](F v) { return v * factor; });
+    map<decltype(type), decltype(type)>(c.n, c.x, c.y, [=](F v) { return v * factor; });
   });
 }
 
 }  // namespace
 
-}  // namespace saccade::kernels::cpu::SACCADE_ISA
+template <class Call, class... With>
+void compute(const Call& call, With... with) {
+  run(call, with...);
+}
+template void compute(const Fill&);
+template void compute(const Cast&);
+template void compute(const Map&);
+template void compute(const MapGradient&);
+template void compute(const Combine&);
+template void compute(const Scale&);
 
-namespace saccade::kernels::cpu {
-const ElementwiseKernels ElementwiseKernels::SACCADE_ISA = {SACCADE_ISA::fill,    SACCADE_ISA::cast,
-                                                            SACCADE_ISA::map,     SACCADE_ISA::map_gradient,
-                                                            SACCADE_ISA::combine, SACCADE_ISA::scale};
-}  // namespace saccade::kernels::cpu
+}  // namespace saccade::kernels::cpu::SACCADE_ISA

@@ -109,40 +109,15 @@ Compute choose(bool many) {
               : compute<relation, 1, R, lanes, pair, padded>;
 }
 
-/// Tiles narrower than 5 columns only occur as whole rows, wider rows are cut into tiles of 5 to 8.
-template <Relation relation, int lanes, bool pair>
+/// Of R columns or more, in steps of two where columns double. Tiles narrower than 5 only occur as whole rows, wider
+/// rows are cut into tiles of 5 to 8.
+template <Relation relation, int lanes, bool pair, int R = relation == doubling ? 2 : 1>
 Compute choose(int columns, bool padded, bool many) {
-  if constexpr (relation == doubling) {
-    switch (columns) {
-      case 2:
-        return choose<relation, 2, lanes, pair, false>(many);
-      case 4:
-        return choose<relation, 4, lanes, pair, false>(many);
-      case 6:
-        return padded ? choose<relation, 6, lanes, pair, true>(many) : choose<relation, 6, lanes, pair, false>(many);
-      default:
-        return padded ? choose<relation, 8, lanes, pair, true>(many) : choose<relation, 8, lanes, pair, false>(many);
-    }
-  } else {
-    switch (columns) {
-      case 1:
-        return choose<relation, 1, lanes, pair, false>(many);
-      case 2:
-        return choose<relation, 2, lanes, pair, false>(many);
-      case 3:
-        return choose<relation, 3, lanes, pair, false>(many);
-      case 4:
-        return choose<relation, 4, lanes, pair, false>(many);
-      case 5:
-        return padded ? choose<relation, 5, lanes, pair, true>(many) : choose<relation, 5, lanes, pair, false>(many);
-      case 6:
-        return padded ? choose<relation, 6, lanes, pair, true>(many) : choose<relation, 6, lanes, pair, false>(many);
-      case 7:
-        return padded ? choose<relation, 7, lanes, pair, true>(many) : choose<relation, 7, lanes, pair, false>(many);
-      default:
-        return padded ? choose<relation, 8, lanes, pair, true>(many) : choose<relation, 8, lanes, pair, false>(many);
-    }
-  }
+  if constexpr (R < max_columns)
+    if (columns > R) return choose<relation, lanes, pair, R + (relation == doubling ? 2 : 1)>(columns, padded, many);
+  if constexpr (R > 4)
+    if (padded) return choose<relation, R, lanes, pair, true>(many);
+  return choose<relation, R, lanes, pair, false>(many);
 }
 
 /// How a segment is cut into jobs and tiles.
@@ -373,6 +348,10 @@ void images(const GroupedConv& c, const GroupedImages& s, const void* source, co
 
 }  // namespace
 
-const GroupedConvKernels grouped_conv{packed_weights_bytes, pack_weights, images_scratch_bytes, images};
-
 }  // namespace saccade::kernels::cpu::SACCADE_ISA
+
+namespace saccade::kernels::cpu {
+const GroupedConvKernels GroupedConvKernels::SACCADE_ISA = {SACCADE_ISA::packed_weights_bytes,
+                                                            SACCADE_ISA::pack_weights,
+                                                            SACCADE_ISA::images_scratch_bytes, SACCADE_ISA::images};
+}  // namespace saccade::kernels::cpu

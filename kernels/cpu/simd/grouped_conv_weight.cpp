@@ -227,7 +227,10 @@ void weight_sum(const GroupedConv& c, int64_t chunks, float* partial, float* dw)
 
 }  // namespace
 
-const GroupedConvWeightKernels grouped_conv_weight{weight_chunks, weight_partial_bytes, weight_scratch_bytes,
-                                                   weight_partials, weight_sum};
-
 }  // namespace saccade::kernels::cpu::SACCADE_ISA
+
+namespace saccade::kernels::cpu {
+const GroupedConvWeightKernels GroupedConvWeightKernels::SACCADE_ISA = {
+    SACCADE_ISA::weight_chunks, SACCADE_ISA::weight_partial_bytes, SACCADE_ISA::weight_scratch_bytes,
+    SACCADE_ISA::weight_partials, SACCADE_ISA::weight_sum};
+}  // namespace saccade::kernels::cpu

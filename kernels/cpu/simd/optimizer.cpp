@@ -4,7 +4,9 @@
 namespace saccade::kernels::cpu::SACCADE_ISA {
 namespace {
 
-void square_sums(Piece* pieces, int64_t count) {
+void run(const SquareSums& call) {
+  const int64_t count = call.count;
+  Piece* const pieces = call.pieces;
 #pragma omp parallel for schedule(static) if (count > 1)
   for (int64_t i = 0; i < count; ++i) {
     Piece& piece = pieces[i];
@@ -122,7 +124,8 @@ SACCADE_INLINE void sgd_piece(const Sgd& spec, const Piece& piece) {
   });
 }
 
-void sgd(const Sgd& spec, const Piece* pieces, int64_t count) {
+void run(const SgdUpdate& call, Piece* pieces, int64_t count) {
+  const Sgd& spec = call.settings;
 #pragma omp parallel for schedule(static) if (count > 1)
   for (int64_t i = 0; i < count; ++i) {
     spec.nesterov ? sgd_piece<true>(spec, pieces[i]) : sgd_piece<false>(spec, pieces[i]);
@@ -139,7 +142,8 @@ SACCADE_INLINE F root(F v) {
 #endif
 }
 
-void adamw(const AdamW& spec, float correction1, float correction2, const Piece* pieces, int64_t count) {
+void run(const AdamWUpdate& call, float correction1, float correction2, Piece* pieces, int64_t count) {
+  const AdamW& spec = call.settings;
   const float kept = 1.f - spec.lr * spec.weight_decay, step = spec.lr / correction1;
   const float root_correction = 1.f / __builtin_sqrtf(correction2);
   const float beta1 = spec.beta1, beta2 = spec.beta2, eps = spec.eps;
@@ -159,7 +163,8 @@ void adamw(const AdamW& spec, float correction1, float correction2, const Piece*
   }
 }
 
-void unscale(float factor, GradientPiece* pieces, int64_t count) {
+void run(const Unscale& call, GradientPiece* pieces, int64_t count) {
+  const float factor = call.factor;
 #pragma omp parallel for schedule(static) if (count > 1)
   for (int64_t i = 0; i < count; ++i) {
     float* gradient = pieces[i].slot.gradient;
@@ -173,8 +178,8 @@ void unscale(float factor, GradientPiece* pieces, int64_t count) {
   }
 }
 
-void moving_average(float momentum, const AverageSlot* pieces, int64_t count) {
-  const float rest = 1.f - momentum;
+void run(const MovingAverage& call, AverageSlot* pieces, int64_t count) {
+  const float momentum = call.momentum, rest = 1.f - momentum;
 #pragma omp parallel for schedule(static) if (count > 1)
   for (int64_t i = 0; i < count; ++i) {
     float* average = pieces[i].average;
@@ -187,9 +192,14 @@ void moving_average(float momentum, const AverageSlot* pieces, int64_t count) {
 
 }  // namespace
 
-}  // namespace saccade::kernels::cpu::SACCADE_ISA
+template <class Call, class... With>
+void compute(const Call& call, With... with) {
+  run(call, with...);
+}
+template void compute(const SquareSums&);
+template void compute(const SgdUpdate&, Piece*, int64_t);
+template void compute(const AdamWUpdate&, float, float, Piece*, int64_t);
+template void compute(const Unscale&, GradientPiece*, int64_t);
+template void compute(const MovingAverage&, AverageSlot*, int64_t);
 
-namespace saccade::kernels::cpu {
-const OptimizerKernels OptimizerKernels::SACCADE_ISA = {SACCADE_ISA::square_sums, SACCADE_ISA::sgd, SACCADE_ISA::adamw,
-                                                        SACCADE_ISA::unscale, SACCADE_ISA::moving_average};
-}  // namespace saccade::kernels::cpu
+}  // namespace saccade::kernels::cpu::SACCADE_ISA

@@ -18,13 +18,10 @@ struct GradientPiece {
   bool finite;  ///< whether all of it was, by unscale
 };
 
-struct OptimizerKernels {
-  void (*square_sums)(Piece*, int64_t pieces);
-  void (*sgd)(const Sgd&, const Piece*, int64_t pieces);
-  void (*adamw)(const AdamW&, float correction1, float correction2, const Piece*, int64_t pieces);
-  void (*unscale)(float factor, GradientPiece*, int64_t pieces);
-  void (*moving_average)(float momentum, const AverageSlot*, int64_t pieces);
-  static const OptimizerKernels baseline, avx2, avx512;
+/// Fills in the pieces' sums of squares.
+struct SquareSums {
+  Piece* pieces;
+  int64_t count;
 };
 
 }  // namespace saccade::kernels::cpu

@@ -1,5 +1,5 @@
-#include <saccade/kernels/cpu/simd/pooling.h>
 #include <saccade/kernels/cpu/simd/vector.h>
+#include <saccade/kernels/pooling.h>
 
 // Global average pooling, per-image channel scaling (squeeze-excite) and max pooling. All are maps over images, which
 // are independent of each other and shared out among the threads.
@@ -20,16 +20,20 @@ Image locate(const Segment* segments, int64_t index) {
   }
 }
 
-/// Calls body(image, first row, pixels) for all images, on all threads where there is enough to do.
+/// Calls body(T{}, image, first row, pixels) for all images, on all threads where there is enough to do; T is the
+/// storage type.
 template <class Body>
-SACCADE_INLINE void for_images(const Segment* segments, int64_t count, int64_t channels, Body body) {
+SACCADE_INLINE void for_images(const OnImages& on, const Segment* segments, int64_t count, Body body) {
+  const int64_t channels = on.channels;
   int64_t images = 0, rows = 0;
   for (int64_t s = 0; s < count; ++s) images += segments[s].n, rows += segments[s].n * segments[s].h * segments[s].w;
+  with_storage(on.dtype, [=](auto type) {
 #pragma omp parallel for schedule(static) if (rows * channels > 16384)
-  for (int64_t i = 0; i < images; ++i) {
-    const Image image = locate(segments, i);
-    body(i, image.row, image.pixels);
-  }
+    for (int64_t i = 0; i < images; ++i) {
+      const Image image = locate(segments, i);
+      body(type, i, image.row, image.pixels);
+    }
+  });
 }
 
 /// Sums of term(element, lanes) over the pixels of an image, for each channel. Rows are walked whole and four at a
@@ -58,100 +62,77 @@ SACCADE_INLINE void sum_pixels(int64_t pixels, int64_t channels, Term term, Writ
   }
 }
 
-void average(const GlobalAvgPool& call, const Segment* segments, int64_t count) {
-  const int64_t channels = call.channels;
-  const void* x = call.x;
-  void* pooled = call.pooled;
-  with_storage(call.dtype, [=](auto type) {
-    using T = decltype(type);
-    for_images(segments, count, channels, [=](int64_t image, int64_t row, int64_t pixels) {
-      const T* from = static_cast<const T*>(x) + row * channels;
-      T* to = static_cast<T*>(pooled) + image * channels;
-      const float factor = 1.f / static_cast<float>(pixels);
-      sum_pixels(
-          pixels, channels, [=](int64_t at, auto lanes) { return load(from + at, lanes); },
-          [=](int64_t c, F sum, auto lanes) { store(to + c, sum * factor, lanes); });
-    });
-  });
+void run(const GlobalAvgPool& call, const Segment* segments, int64_t count) {
+  const auto body = [channels = call.channels, x = call.x, pooled = call.pooled]<class T>(T, int64_t image, int64_t row,
+                                                                                          int64_t pixels) {
+    const T* from = static_cast<const T*>(x) + row * channels;
+    T* to = static_cast<T*>(pooled) + image * channels;
+    const float factor = 1.f / static_cast<float>(pixels);
+    sum_pixels(
+        pixels, channels, [=](int64_t at, auto lanes) { return load(from + at, lanes); },
+        [=](int64_t c, F sum, auto lanes) { store(to + c, sum * factor, lanes); });
+  };
+  for_images(call, segments, count, body);
 }
 
-void average_gradient(const GlobalAvgPoolGradient& call, const Segment* segments, int64_t count) {
-  const int64_t channels = call.channels;
-  const void* dpooled = call.dpooled;
-  void* dx = call.dx;
-  with_storage(call.dtype, [=](auto type) {
-    using T = decltype(type);
-    for_images(segments, count, channels, [=](int64_t image, int64_t row, int64_t pixels) {
-      const T* from = static_cast<const T*>(dpooled) + image * channels;
-      T* to = static_cast<T*>(dx) + row * channels;
-      const float factor = 1.f / static_cast<float>(pixels);
-      for (int64_t p = 0; p < pixels; ++p) {
-        for_vectors(channels, [=](int64_t c, auto lanes) {
-          store(to + p * channels + c, load(from + c, lanes) * factor, lanes);
-        });
-      }
-    });
-  });
+void run(const GlobalAvgPoolGradient& call, const Segment* segments, int64_t count) {
+  const auto body = [channels = call.channels, dpooled = call.dpooled, dx = call.dx]<class T>(
+                        T, int64_t image, int64_t row, int64_t pixels) {
+    const T* from = static_cast<const T*>(dpooled) + image * channels;
+    T* to = static_cast<T*>(dx) + row * channels;
+    const float factor = 1.f / static_cast<float>(pixels);
+    for (int64_t p = 0; p < pixels; ++p) {
+      for_vectors(channels,
+                  [=](int64_t c, auto lanes) { store(to + p * channels + c, load(from + c, lanes) * factor, lanes); });
+    }
+  };
+  for_images(call, segments, count, body);
 }
 
-void scale(const ChannelScale& call, const Segment* segments, int64_t count) {
-  const int64_t channels = call.channels;
-  const void *x = call.x, *scale = call.scale;
-  void* y = call.y;
-  with_storage(call.dtype, [=](auto type) {
-    using T = decltype(type);
-    for_images(segments, count, channels, [=](int64_t image, int64_t row, int64_t pixels) {
-      const T* factors = static_cast<const T*>(scale) + image * channels;
-      const T* from = static_cast<const T*>(x) + row * channels;
-      T* to = static_cast<T*>(y) + row * channels;
-      for (int64_t p = 0; p < pixels; ++p) {
-        for_vectors(channels, [=](int64_t c, auto lanes) {
-          store(to + p * channels + c, load(from + p * channels + c, lanes) * load(factors + c, lanes), lanes);
-        });
-      }
-    });
-  });
+void run(const ChannelScale& call, const Segment* segments, int64_t count) {
+  const auto body = [channels = call.channels, x = call.x, scale = call.scale, y = call.y]<class T>(
+                        T, int64_t image, int64_t row, int64_t pixels) {
+    const T* factors = static_cast<const T*>(scale) + image * channels;
+    const T* from = static_cast<const T*>(x) + row * channels;
+    T* to = static_cast<T*>(y) + row * channels;
+    for (int64_t p = 0; p < pixels; ++p) {
+      for_vectors(channels, [=](int64_t c, auto lanes) {
+        store(to + p * channels + c, load(from + p * channels + c, lanes) * load(factors + c, lanes), lanes);
+      });
+    }
+  };
+  for_images(call, segments, count, body);
 }
 
-void scale_factor_gradient(const ChannelScaleFactorGradient& call, const Segment* segments, int64_t count) {
-  const int64_t channels = call.channels;
-  const void *x = call.x, *dy = call.dy;
-  void* dscale = call.dscale;
-  with_storage(call.dtype, [=](auto type) {
-    using T = decltype(type);
-    for_images(segments, count, channels, [=](int64_t image, int64_t row, int64_t pixels) {
-      const T *value = static_cast<const T*>(x) + row * channels,
-              *gradient = static_cast<const T*>(dy) + row * channels;
-      T* to = static_cast<T*>(dscale) + image * channels;
-      sum_pixels(
-          pixels, channels,
-          [=](int64_t at, auto lanes) { return load(value + at, lanes) * load(gradient + at, lanes); },
-          [=](int64_t c, F sum, auto lanes) { store(to + c, sum, lanes); });
-    });
-  });
+void run(const ChannelScaleFactorGradient& call, const Segment* segments, int64_t count) {
+  const auto body = [channels = call.channels, x = call.x, dy = call.dy, dscale = call.dscale]<class T>(
+                        T, int64_t image, int64_t row, int64_t pixels) {
+    const T *value = static_cast<const T*>(x) + row * channels, *gradient = static_cast<const T*>(dy) + row * channels;
+    T* to = static_cast<T*>(dscale) + image * channels;
+    sum_pixels(
+        pixels, channels, [=](int64_t at, auto lanes) { return load(value + at, lanes) * load(gradient + at, lanes); },
+        [=](int64_t c, F sum, auto lanes) { store(to + c, sum, lanes); });
+  };
+  for_images(call, segments, count, body);
 }
 
-void scale_input_gradient(const ChannelScaleInputGradient& call, const Segment* segments, int64_t count) {
-  const int64_t channels = call.channels;
-  const void *dy = call.dy, *scale = call.scale, *dpooled = call.dpooled;
-  void* dx = call.dx;
-  with_storage(call.dtype, [=](auto type) {
-    using T = decltype(type);
-    for_images(segments, count, channels, [=](int64_t image, int64_t row, int64_t pixels) {
-      const T* factors = static_cast<const T*>(scale) + image * channels;
-      const T* pooled = dpooled == nullptr ? nullptr : static_cast<const T*>(dpooled) + image * channels;
-      const T* from = static_cast<const T*>(dy) + row * channels;
-      T* to = static_cast<T*>(dx) + row * channels;
-      const float share = 1.f / static_cast<float>(pixels);
-      for (int64_t p = 0; p < pixels; ++p) {
-        for_vectors(channels, [=](int64_t c, auto lanes) {
-          F v = load(from + p * channels + c, lanes) * load(factors + c, lanes);
-          if (pooled != nullptr) v += load(pooled + c, lanes) * share;
-          store(to + p * channels + c, v, lanes);
-        });
-      }
-    });
-  });
+void run(const ChannelScaleInputGradient& call, const Segment* segments, int64_t count) {
+  const auto body = [channels = call.channels, dy = call.dy, scale = call.scale, dpooled = call.dpooled,
+                     dx = call.dx]<class T>(T, int64_t image, int64_t row, int64_t pixels) {
+    const T* factors = static_cast<const T*>(scale) + image * channels;
+    const T* pooled = dpooled == nullptr ? nullptr : static_cast<const T*>(dpooled) + image * channels;
+    const T* from = static_cast<const T*>(dy) + row * channels;
+    T* to = static_cast<T*>(dx) + row * channels;
+    const float share = 1.f / static_cast<float>(pixels);
+    for (int64_t p = 0; p < pixels; ++p) {
+      for_vectors(channels, [=](int64_t c, auto lanes) {
+        F v = load(from + p * channels + c, lanes) * load(factors + c, lanes);
+        if (pooled != nullptr) v += load(pooled + c, lanes) * share;
+        store(to + p * channels + c, v, lanes);
+      });
+    }
+  };
+  for_images(call, segments, count, body);
 }
 
 SACCADE_INLINE void store_bytes(uint8_t* p, I value, Full) {
@@ -172,15 +153,18 @@ SACCADE_INLINE I load_bytes(const uint8_t* p, Part part) {
   return value;
 }
 
-void max_forward(const Conv2d& window, const Segment& in, const Segment& out, const void* x, void* y, uint8_t* argmax) {
+/// One segment `in`, whose output is `out`, with so many elements of each before it.
+void run(const MaxPool& call, Segment in, Segment out, int64_t in_before, int64_t out_before) {
+  const Conv2d& window = call.window;
   const int64_t channels = window.in_channels, kernel = window.kernel, stride = window.stride, pad = window.padding;
   const int64_t height = in.h, wide = in.w, out_height = out.h, out_wide = out.w;
-  with_storage(window.dtype, [=](auto type) {
+  uint8_t* const argmax = call.argmax + out_before;
+  with_storage(window.dtype, [=, x = call.x, y = call.y](auto type) {
     using T = decltype(type);
     const int64_t lines = out.n * out_height;
 #pragma omp parallel for schedule(static) if (lines * out_wide * channels > 4096)
     for (int64_t line = 0; line < lines; ++line) {
-      const T* image = static_cast<const T*>(x) + line / out_height * height * wide * channels;
+      const T* image = static_cast<const T*>(x) + in_before + line / out_height * height * wide * channels;
       const int64_t top = line % out_height * stride - pad;
       const int64_t ky_begin = top < 0 ? -top : 0, ky_end = top + kernel > height ? height - top : kernel;
       for (int64_t ox = 0; ox < out_wide; ++ox) {
@@ -198,7 +182,7 @@ void max_forward(const Conv2d& window, const Segment& in, const Segment& out, co
               where = better ? I{} + static_cast<int32_t>(ky * kernel + kx) : where;
             }
           }
-          store(static_cast<T*>(y) + to + c, best, lanes);
+          store(static_cast<T*>(y) + out_before + to + c, best, lanes);
           store_bytes(argmax + to + c, where, lanes);
         });
       }
@@ -207,12 +191,14 @@ void max_forward(const Conv2d& window, const Segment& in, const Segment& out, co
 }
 
 /// Each input pixel gathers from the windows that hold it: no two threads write the same place.
-void max_backward(const Conv2d& window, const Segment& in, const Segment& out, const void* dy, const uint8_t* argmax,
-                  void* dx) {
+void run(const MaxPoolGradient& call, Segment in, Segment out, int64_t in_before, int64_t out_before) {
+  const Conv2d& window = call.window;
   const int64_t channels = window.in_channels, kernel = window.kernel, stride = window.stride, pad = window.padding;
   const int64_t height = in.h, wide = in.w, out_height = out.h, out_wide = out.w;
-  with_storage(window.dtype, [=](auto type) {
+  const uint8_t* const argmax = call.argmax + out_before;
+  with_storage(window.dtype, [=, gradient = call.dy, dx = call.dx](auto type) {
     using T = decltype(type);
+    const T* const dy = static_cast<const T*>(gradient) + out_before;
     const int64_t lines = in.n * height;
 #pragma omp parallel for schedule(static) if (lines * wide * channels > 4096)
     for (int64_t line = 0; line < lines; ++line) {
@@ -229,10 +215,10 @@ void max_backward(const Conv2d& window, const Segment& in, const Segment& out, c
             for (int64_t ox = ox_begin; ox < ox_end; ++ox) {
               const int64_t from = ((image * out_height + oy) * out_wide + ox) * channels + c;
               const int32_t here = static_cast<int32_t>((y - oy * stride) * kernel + x - ox * stride);
-              sum += load_bytes(argmax + from, lanes) == here ? load(static_cast<const T*>(dy) + from, lanes) : F{};
+              sum += load_bytes(argmax + from, lanes) == here ? load(dy + from, lanes) : F{};
             }
           }
-          store(static_cast<T*>(dx) + (line * wide + ix) * channels + c, sum, lanes);
+          store(static_cast<T*>(dx) + in_before + (line * wide + ix) * channels + c, sum, lanes);
         });
       }
     }
@@ -241,14 +227,16 @@ void max_backward(const Conv2d& window, const Segment& in, const Segment& out, c
 
 }  // namespace
 
-}  // namespace saccade::kernels::cpu::SACCADE_ISA
+template <class Call, class... With>
+void compute(const Call& call, With... with) {
+  run(call, with...);
+}
+template void compute(const GlobalAvgPool&, const Segment*, int64_t);
+template void compute(const GlobalAvgPoolGradient&, const Segment*, int64_t);
+template void compute(const ChannelScale&, const Segment*, int64_t);
+template void compute(const ChannelScaleFactorGradient&, const Segment*, int64_t);
+template void compute(const ChannelScaleInputGradient&, const Segment*, int64_t);
+template void compute(const MaxPool&, Segment, Segment, int64_t, int64_t);
+template void compute(const MaxPoolGradient&, Segment, Segment, int64_t, int64_t);
 
-namespace saccade::kernels::cpu {
-const PoolingKernels PoolingKernels::SACCADE_ISA = {SACCADE_ISA::average,
-                                                    SACCADE_ISA::average_gradient,
-                                                    SACCADE_ISA::scale,
-                                                    SACCADE_ISA::scale_factor_gradient,
-                                                    SACCADE_ISA::scale_input_gradient,
-                                                    SACCADE_ISA::max_forward,
-                                                    SACCADE_ISA::max_backward};
-}  // namespace saccade::kernels::cpu
+}  // namespace saccade::kernels::cpu::SACCADE_ISA

@@ -1,10 +1,10 @@
-#include <saccade/kernels/cpu/simd/rows.h>
 #include <saccade/kernels/cpu/simd/vector.h>
+#include <saccade/kernels/rows.h>
 
 namespace saccade::kernels::cpu::SACCADE_ISA {
 namespace {
 
-void column_sum(const ColumnSum& call) {
+void run(const ColumnSum& call) {
   with_storage(call.dtype, [&](auto type) {
     using T = decltype(type);
     const T* from = static_cast<const T*>(call.x);
@@ -27,7 +27,7 @@ void column_sum(const ColumnSum& call) {
   });
 }
 
-void sum(const Sum& call) {
+void run(const Sum& call) {
   constexpr int64_t most_blocks = 256;
   const int64_t n = call.n;
   double partial[most_blocks];
@@ -52,105 +52,87 @@ void sum(const Sum& call) {
   *call.out = static_cast<float>(total);
 }
 
-int64_t rows_a_block(int64_t channels) { return channels > 8192 ? 1 : 8192 / channels; }
-
-void l2_normalize(const L2Normalize& call) {
-  with_storage(call.dtype, [&](auto type) {
-    using T = decltype(type);
-    const T* from = static_cast<const T*>(call.x);
-    T* to = static_cast<T*>(call.y);
-    float* norm = call.norm;
-    const float eps = call.eps;
-    const int64_t channels = call.channels;
-    parallel_blocks(call.rows, rows_a_block(channels), [=](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row) {
-        const T* in = from + row * channels;
-        F squares = {};
-        for_vectors(channels, [&](int64_t i, auto lanes) {
-          const F v = load(in + i, lanes);
-          squares += v * v;
-        });
-        const float length = __builtin_sqrtf(sum_of(squares));
-        norm[row] = length < eps ? eps : length;
-        const F factor = splat(1.f / norm[row]);
-        for_vectors(channels, [&](int64_t i, auto lanes) {
-          store(to + row * channels + i, load(in + i, lanes) * factor, lanes);
-        });
-      }
+/// Calls body(T{}, row) for all rows, on all threads; T is the storage type.
+template <class Body>
+SACCADE_INLINE void for_rows(const OnRows& on, Body body) {
+  const int64_t rows_each = on.channels > 8192 ? 1 : 8192 / on.channels;
+  with_storage(on.dtype, [=, rows = on.rows](auto type) {
+    parallel_blocks(rows, rows_each, [=](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) body(type, row);
     });
   });
 }
 
-void l2_normalize_gradient(const L2NormalizeGradient& call) {
-  with_storage(call.dtype, [&](auto type) {
-    using T = decltype(type);
-    const T *ys = static_cast<const T*>(call.y), *dys = static_cast<const T*>(call.dy);
-    T* dxs = static_cast<T*>(call.dx);
-    const float *norm = call.norm, eps = call.eps;
+void run(const L2Normalize& call) {
+  for_rows(call, [call]<class T>(T, int64_t row) {
     const int64_t channels = call.channels;
-    parallel_blocks(call.rows, rows_a_block(channels), [=](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row) {
-        const T *out = ys + row * channels, *gradient = dys + row * channels;
-        T* to = dxs + row * channels;
-        F dot = {};
-        if (norm[row] > eps) {  // a clamped norm is a constant
-          for_vectors(channels,
-                      [&](int64_t i, auto lanes) { dot += load(out + i, lanes) * load(gradient + i, lanes); });
-        }
-        const F along = splat(sum_of(dot)), factor = splat(1.f / norm[row]);
-        for_vectors(channels, [&](int64_t i, auto lanes) {
-          store(to + i, (load(gradient + i, lanes) - load(out + i, lanes) * along) * factor, lanes);
-        });
-      }
+    const T* in = static_cast<const T*>(call.x) + row * channels;
+    T* to = static_cast<T*>(call.y) + row * channels;
+    F squares = {};
+    for_vectors(channels, [&](int64_t i, auto lanes) {
+      const F v = load(in + i, lanes);
+      squares += v * v;
+    });
+    const float root = __builtin_sqrtf(sum_of(squares)), length = root < call.eps ? call.eps : root;
+    call.norm[row] = length;
+    const F factor = splat(1.f / length);
+    for_vectors(channels, [=](int64_t i, auto lanes) { store(to + i, load(in + i, lanes) * factor, lanes); });
+  });
+}
+
+void run(const L2NormalizeGradient& call) {
+  for_rows(call, [call]<class T>(T, int64_t row) {
+    const int64_t channels = call.channels;
+    const T* out = static_cast<const T*>(call.y) + row * channels;
+    const T* gradient = static_cast<const T*>(call.dy) + row * channels;
+    T* to = static_cast<T*>(call.dx) + row * channels;
+    const float length = call.norm[row];
+    F dot = {};
+    if (length > call.eps) {  // a clamped norm is a constant
+      for_vectors(channels, [&](int64_t i, auto lanes) { dot += load(out + i, lanes) * load(gradient + i, lanes); });
+    }
+    const F along = splat(sum_of(dot)), factor = splat(1.f / length);
+    for_vectors(channels, [=](int64_t i, auto lanes) {
+      store(to + i, (load(gradient + i, lanes) - load(out + i, lanes) * along) * factor, lanes);
     });
   });
 }
 
-void log_sum_exp(const LogSumExp& call) {
-  with_storage(call.dtype, [&](auto type) {
-    using T = decltype(type);
-    const T* from = static_cast<const T*>(call.x);
-    float* out = call.out;
+void run(const LogSumExp& call) {
+  for_rows(call, [call]<class T>(T, int64_t row) {
     const int64_t channels = call.channels;
-    parallel_blocks(call.rows, rows_a_block(channels), [=](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row) {
-        const T* in = from + row * channels;
-        F most = splat(-__builtin_inff()), sum = {};
-        for_vectors(channels, [&](int64_t i, auto lanes) {
-          most = max(most, keep(load(in + i, lanes), -__builtin_inff(), lanes));
-        });
-        const float largest = max_of(most);
-        for_vectors(channels,
-                    [&](int64_t i, auto lanes) { sum += keep(exp(load(in + i, lanes) - largest), 0, lanes); });
-        out[row] = largest + __builtin_logf(sum_of(sum));
-      }
-    });
+    const T* in = static_cast<const T*>(call.x) + row * channels;
+    F most = splat(-__builtin_inff()), sum = {};
+    for_vectors(channels,
+                [&](int64_t i, auto lanes) { most = max(most, keep(load(in + i, lanes), -__builtin_inff(), lanes)); });
+    const float largest = max_of(most);
+    for_vectors(channels, [&](int64_t i, auto lanes) { sum += keep(exp(load(in + i, lanes) - largest), 0, lanes); });
+    call.out[row] = largest + __builtin_logf(sum_of(sum));
   });
 }
 
-void log_sum_exp_gradient(const LogSumExpGradient& call) {
-  with_storage(call.dtype, [&](auto type) {
-    using T = decltype(type);
-    const T* from = static_cast<const T*>(call.x);
-    T* to = static_cast<T*>(call.dx);
-    const float *out = call.out, *gradient = call.dout;
+void run(const LogSumExpGradient& call) {
+  for_rows(call, [call]<class T>(T, int64_t row) {
     const int64_t channels = call.channels;
-    parallel_blocks(call.rows, rows_a_block(channels), [=](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row) {
-        for_vectors(channels, [=, at = row * channels](int64_t i, auto lanes) {
-          store(to + at + i, exp(load(from + at + i, lanes) - out[row]) * gradient[row], lanes);
-        });
-      }
-    });
+    const T* from = static_cast<const T*>(call.x) + row * channels;
+    T* to = static_cast<T*>(call.dx) + row * channels;
+    const float out = call.out[row], gradient = call.dout[row];
+    for_vectors(channels,
+                [=](int64_t i, auto lanes) { store(to + i, exp(load(from + i, lanes) - out) * gradient, lanes); });
   });
 }
 
 }  // namespace
 
-}  // namespace saccade::kernels::cpu::SACCADE_ISA
+template <class Call, class... With>
+void compute(const Call& call, With... with) {
+  run(call, with...);
+}
+template void compute(const ColumnSum&);
+template void compute(const Sum&);
+template void compute(const L2Normalize&);
+template void compute(const L2NormalizeGradient&);
+template void compute(const LogSumExp&);
+template void compute(const LogSumExpGradient&);
 
-namespace saccade::kernels::cpu {
-const RowKernels RowKernels::SACCADE_ISA = {SACCADE_ISA::column_sum,   SACCADE_ISA::sum,
-                                            SACCADE_ISA::l2_normalize, SACCADE_ISA::l2_normalize_gradient,
-                                            SACCADE_ISA::log_sum_exp,  SACCADE_ISA::log_sum_exp_gradient};
-}  // namespace saccade::kernels::cpu
+}  // namespace saccade::kernels::cpu::SACCADE_ISA

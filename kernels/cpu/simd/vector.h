@@ -202,22 +202,12 @@ SACCADE_INLINE void parallel_blocks(int64_t n, int64_t block, Body body) {
   for (int64_t i = 0; i < blocks; ++i) body(i * block, (i + 1) * block < n ? (i + 1) * block : n);
 }
 
-/// Calls body(T{}) with the storage type of a floating dtype.
+/// Calls body(T{}) with the storage type of a floating dtype; others were refused by the caller (require_floating).
 template <class Body>
 SACCADE_INLINE void with_storage(DType dtype, Body body) {
-  switch (dtype) {
-    case DType::f32:
-      body(float{});
-      break;
-    case DType::bf16:
-      body(Bf16{});
-      break;
-    case DType::f16:
-      body(F16{});
-      break;
-    default:
-      break;  // refused by the caller (require_floating)
-  }
+  if (dtype == DType::f32) return body(float{});
+  if (dtype == DType::bf16) return body(Bf16{});
+  if (dtype == DType::f16) return body(F16{});
 }
 
 }  // namespace saccade::kernels::cpu::SACCADE_ISA
