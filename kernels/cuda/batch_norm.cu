@@ -351,11 +351,8 @@ batch_norm_backward_map(Cut cut, Bands bands, Backward<T> in, const float* facto
 }
 
 Extent by_channels(int64_t channels) { return {blocks(divide_up(channels, lanes))}; }
-constexpr Extent tile{lanes, row_lanes};
-
 LinePlan plan(const BatchNorm& norm, const Segments& segments) {
-  return norm.dtype == DType::f32 ? plan_lines<vector_of<float>>(segments, norm.channels, false, "batch_norm")
-                                  : plan_lines<vector_of<Half>>(segments, norm.channels, false, "batch_norm");
+  return plan_lines(vector_elements(norm.dtype), segments, norm.channels, false, "batch_norm");
 }
 
 /// What lies at the beginning of a workspace: moments or factors.
@@ -389,7 +386,7 @@ template <class Call>
 void map(Stream stream, const Call& c, const Segments& segments, bool of_variance, const float* mean,
          const float* second) {
   with_storage(c.norm.dtype, "batch_norm", [&]<class T>(Type<T>) {
-    const BandPlan bands = plan_bands<vector_of<T>>(segments, c.norm.channels, false, "batch_norm");
+    const BandPlan bands = plan_bands(vector_of<T>, segments, c.norm.channels, false, "batch_norm");
     if (bands.blocks() == 0) return;
     launch<batch_norm_map<T>>(stream, {bands.blocks()}, tile, 0, bands.cut, bands.bands, c.norm.relu, of_variance,
                               c.norm.eps, static_cast<const T*>(c.x), static_cast<const T*>(c.residual), c.gamma,
@@ -409,7 +406,7 @@ void run(Stream stream, const BatchNormMoments& c) {
     launch<batch_norm_moments<T>>(stream, {lines.blocks()}, tile, 0, lines.cut, lines.lines, static_cast<const T*>(c.x),
                                   aligned(c.x), partial_of(c));
     launch<batch_norm_join_moments>(stream, by_channels(c.norm.channels), tile, 0, lines.cut, lines.lines,
-                                    static_cast<const float*>(partial_of(c)), c.mean, c.squares());
+                                    partial_of(c), c.mean, c.squares());
   });
 }
 
@@ -435,14 +432,13 @@ void run(Stream stream, const BatchNormBackwardSums& c) {
                                           partial_of(c));
     }
     launch<batch_norm_finish_backward>(stream, by_channels(c.norm.channels), tile, 0, lines.cut, c.norm.channels,
-                                       static_cast<const float*>(partial_of(c)), c.gamma, c.rstd, c.factors(), c.dgamma,
-                                       c.dbeta);
+                                       partial_of(c), c.gamma, c.rstd, c.factors(), c.dgamma, c.dbeta);
   });
 }
 
 void run(Stream stream, const BatchNormBackwardMap& c) {
   with_storage(c.norm.dtype, "batch_norm", [&]<class T>(Type<T>) {
-    const BandPlan bands = plan_bands<vector_of<T>>(c.segments, c.norm.channels, false, "batch_norm");
+    const BandPlan bands = plan_bands(vector_of<T>, c.segments, c.norm.channels, false, "batch_norm");
     if (bands.blocks() == 0) return;
     Backward<T> reads = reads_of<T>(c);
     reads.aligned = reads.aligned && aligned(c.dx, c.dresidual);

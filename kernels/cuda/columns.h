@@ -21,6 +21,7 @@
 namespace saccade::kernels::cuda {
 
 constexpr int row_lanes = 8, tile_threads = lanes * row_lanes;
+constexpr Extent tile{lanes, row_lanes};
 constexpr int most_segments = 16;
 
 /// The rows of a ragged batch cut into parts, one or more a segment or image; a part is the work of one block (and
@@ -240,8 +241,9 @@ struct BandPlan {
   unsigned blocks() const { return static_cast<unsigned>(cut.first_part[cut.segments] * bands.tiles); }
 };
 
-template <int V>
-BandPlan plan_bands(std::span<const Segment> segments, int64_t channels, bool by_image, std::string_view where) {
+/// V: elements of a vector.
+inline BandPlan plan_bands(int V, std::span<const Segment> segments, int64_t channels, bool by_image,
+                           std::string_view where) {
   require_segments(segments, where);
   const int64_t fewest_rows = V / std::gcd(channels, int64_t{V}), vectors = fewest_rows * channels / V;
   int64_t times = 1;  // bands of so many times the fewest rows: no more than a tenth of the lanes idle
@@ -263,9 +265,9 @@ struct LinePlan {
   unsigned blocks() const { return static_cast<unsigned>(parts() * lines.tiles); }
 };
 
-/// by_image: a part is a whole image.
-template <int V>
-LinePlan plan_lines(std::span<const Segment> segments, int64_t channels, bool by_image, std::string_view where) {
+/// V: elements of a vector; by_image: a part is a whole image.
+inline LinePlan plan_lines(int V, std::span<const Segment> segments, int64_t channels, bool by_image,
+                           std::string_view where) {
   require_segments(segments, where);
   const bool whole = channels % V == 0;
   const int64_t widest = (whole ? lanes : lanes - 1) * V;

@@ -75,65 +75,58 @@ max_pool_gradient(Window w, int64_t vectors, const T* dy, const uint8_t* argmax,
   store(reinterpret_cast<Vec<T, V>*>(dx + pixel * w.channels + c), narrow<T>(sum));
 }
 
-/// Calls body(Type<T>, Window, segment, its output, elements of the input before it, elements of the output before it)
-/// for each segment.
+/// Calls body<T, V>(Window, segment, its output, elements of the input before it, elements of the output before it) for
+/// each segment, V elements at once where `in` and `out` allow it.
 template <class Call, class Body>
-void for_segments(const Call& c, Body body) {
+void for_segments(const Call& c, const void* in, const void* out, Body body) {
   if (const std::string refusal = c.refusal(); !refusal.empty()) throw Error(refusal);
   const Conv2d& window = c.window;
-  with_storage(window.dtype, "max_pool", [&]<class T>(Type<T> type) {
+  with_storage(window.dtype, "max_pool", [&]<class T>(Type<T>) {
+    constexpr int V = vector_of<T>;
+    const bool in_vectors =
+        window.in_channels % V == 0 && aligned(in, out) && reinterpret_cast<uintptr_t>(c.argmax) % 8 == 0;
     int64_t in_before = 0, out_before = 0;
     for (const Segment& s : c.segments) {
-      const Segment out = window.output(s);
+      const Segment o = window.output(s);
       const Window w{static_cast<int>(window.kernel),
                      static_cast<int>(window.stride),
                      static_cast<int>(window.padding),
                      static_cast<int>(s.h),
                      static_cast<int>(s.w),
-                     static_cast<int>(out.h),
-                     static_cast<int>(out.w),
+                     static_cast<int>(o.h),
+                     static_cast<int>(o.w),
                      window.in_channels};
-      if (s.rows() > 0) body(type, w, s, out, in_before, out_before);
+      if (s.rows() > 0)
+        in_vectors ? body.template operator()<T, V>(w, s, o, in_before, out_before)
+                   : body.template operator()<T, 1>(w, s, o, in_before, out_before);
       in_before += s.rows() * window.in_channels;
-      out_before += out.rows() * window.in_channels;
+      out_before += o.rows() * window.in_channels;
     }
   });
-}
-
-bool in_vectors(int64_t channels, int vector, const void* a, const void* b, const void* argmax) {
-  return channels % vector == 0 && aligned(a, b) && reinterpret_cast<uintptr_t>(argmax) % 8 == 0;
 }
 
 }  // namespace
 
 void run(Stream stream, const MaxPool& c) {
-  for_segments(c, [&]<class T>(Type<T>, const Window& w, const Segment&, const Segment& out, int64_t in_before,
-                               int64_t out_before) {
-    const auto run = [&]<int V>(std::integral_constant<int, V>) {
-      const int64_t vectors = out.rows() * w.channels / V;
-      launch<max_pool<T, V>>(stream, {blocks(divide_up(vectors, threads))}, {threads}, 0, w, vectors,
-                             static_cast<const T*>(c.x) + in_before, static_cast<T*>(c.y) + out_before,
-                             c.argmax + out_before);
-    };
-    constexpr int V = vector_of<T>;
-    in_vectors(w.channels, V, c.x, c.y, c.argmax) ? run(std::integral_constant<int, V>{})
-                                                  : run(std::integral_constant<int, 1>{});
-  });
+  for_segments(
+      c, c.x, c.y,
+      [&]<class T, int V>(const Window& w, const Segment&, const Segment& out, int64_t in_before, int64_t out_before) {
+        const int64_t vectors = out.rows() * w.channels / V;
+        launch<max_pool<T, V>>(stream, {blocks(divide_up(vectors, threads))}, {threads}, 0, w, vectors,
+                               static_cast<const T*>(c.x) + in_before, static_cast<T*>(c.y) + out_before,
+                               c.argmax + out_before);
+      });
 }
 
 void run(Stream stream, const MaxPoolGradient& c) {
-  for_segments(c, [&]<class T>(Type<T>, const Window& w, const Segment& s, const Segment&, int64_t in_before,
-                               int64_t out_before) {
-    const auto run = [&]<int V>(std::integral_constant<int, V>) {
-      const int64_t vectors = s.rows() * w.channels / V;
-      launch<max_pool_gradient<T, V>>(stream, {blocks(divide_up(vectors, threads))}, {threads}, 0, w, vectors,
-                                      static_cast<const T*>(c.dy) + out_before, c.argmax + out_before,
-                                      static_cast<T*>(c.dx) + in_before);
-    };
-    constexpr int V = vector_of<T>;
-    in_vectors(w.channels, V, c.dy, c.dx, c.argmax) ? run(std::integral_constant<int, V>{})
-                                                    : run(std::integral_constant<int, 1>{});
-  });
+  for_segments(
+      c, c.dx, c.dy,
+      [&]<class T, int V>(const Window& w, const Segment& s, const Segment&, int64_t in_before, int64_t out_before) {
+        const int64_t vectors = s.rows() * w.channels / V;
+        launch<max_pool_gradient<T, V>>(stream, {blocks(divide_up(vectors, threads))}, {threads}, 0, w, vectors,
+                                        static_cast<const T*>(c.dy) + out_before, c.argmax + out_before,
+                                        static_cast<T*>(c.dx) + in_before);
+      });
 }
 
 }  // namespace saccade::kernels::cuda

@@ -7,8 +7,6 @@
 namespace saccade::kernels::cuda {
 namespace {
 
-constexpr Extent tile{lanes, row_lanes};
-
 /// Images before segment s.
 SACCADE_DEVICE int64_t images_before(const Cut& cut, int s) {
   int64_t images = 0;
@@ -83,7 +81,7 @@ image_map(Cut cut, Bands bands, const T* x, const T* scale, const T* added, T* y
 template <class Call>
 void sums(Stream stream, const Call& c, const void* x, const void* dy, bool average, void* out) {
   with_storage(c.dtype, c.name, [&]<class T>(Type<T>) {
-    const LinePlan lines = plan_lines<vector_of<T>>(c.segments, c.channels, true, c.name);
+    const LinePlan lines = plan_lines(vector_of<T>, c.segments, c.channels, true, c.name);
     if (lines.blocks() == 0) return;
     launch<image_sums<T>>(stream, {lines.blocks()}, tile, 0, lines.cut, lines.lines, static_cast<const T*>(x),
                           static_cast<const T*>(dy), average, aligned(x, dy), static_cast<T*>(out));
@@ -93,7 +91,7 @@ void sums(Stream stream, const Call& c, const void* x, const void* dy, bool aver
 template <class Call>
 void map(Stream stream, const Call& c, const void* x, const void* scale, const void* added, void* y) {
   with_storage(c.dtype, c.name, [&]<class T>(Type<T>) {
-    const BandPlan bands = plan_bands<vector_of<T>>(c.segments, c.channels, true, c.name);
+    const BandPlan bands = plan_bands(vector_of<T>, c.segments, c.channels, true, c.name);
     if (bands.blocks() == 0) return;
     launch<image_map<T>>(stream, {bands.blocks()}, tile, 0, bands.cut, bands.bands, static_cast<const T*>(x),
                          static_cast<const T*>(scale), static_cast<const T*>(added), static_cast<T*>(y), aligned(x, y));

@@ -8,8 +8,6 @@ namespace saccade::kernels::cuda {
 namespace {
 
 constexpr int threads = 256, warps = threads / lanes;
-constexpr Extent tile{lanes, row_lanes};
-
 template <class T>
 SACCADE_KERNEL(threads)
 sum_parts(int64_t n, int64_t part, const T* x, bool aligned, float* partial) {
@@ -224,10 +222,17 @@ log_sum_exp_gradient(int64_t rows, int64_t channels, const T* x, const float* ou
 /// Elements of a part of sum(): a multiple of what a block reads at once.
 int64_t part_of(int64_t n) { return divide_up(std::max<int64_t>(n / wanted_blocks, 1), 8192) * 8192; }
 
-LinePlan plan(DType dtype, int64_t rows, int64_t channels) {
-  const Segment all = rows_as_segment(rows);
-  return dtype == DType::f32 ? plan_lines<vector_of<float>>({&all, 1}, channels, false, "column_sum")
-                             : plan_lines<vector_of<Half>>({&all, 1}, channels, false, "column_sum");
+LinePlan plan(const ColumnSum& c) {
+  const Segment all = rows_as_segment(c.rows);
+  return plan_lines(vector_elements(c.dtype), {&all, 1}, c.channels, false, c.name);
+}
+
+/// A warp a row.
+template <auto kernel, class... Arguments>
+void launch_rows(Stream stream, const OnRows& c, Arguments... arguments) {
+  if (c.rows == 0) return;
+  launch<kernel>(stream, {blocks(divide_up(c.rows, rows_each))}, {lanes, rows_each}, 0, c.rows, c.channels,
+                 arguments...);
 }
 
 }  // namespace
@@ -242,58 +247,49 @@ void run(Stream stream, const Sum& c) {
       launch<sum_parts<T>>(stream, {blocks(count)}, {threads}, 0, c.n, part, static_cast<const T*>(c.x), aligned(c.x),
                            partial);
     }
-    launch<sum_of_parts>(stream, {1}, {threads}, 0, count, static_cast<const float*>(partial), c.out);
+    launch<sum_of_parts>(stream, {1}, {threads}, 0, count, partial, c.out);
   });
 }
 
-size_t workspace(const ColumnSum& c) {
-  return static_cast<size_t>(plan(c.dtype, c.rows, c.channels).parts() * c.channels) * sizeof(float);
-}
+size_t workspace(const ColumnSum& c) { return static_cast<size_t>(plan(c).parts() * c.channels) * sizeof(float); }
 
 void run(Stream stream, const ColumnSum& c) {
   with_storage(c.dtype, c.name, [&]<class T>(Type<T>) {
     auto* partial = static_cast<float*>(c.workspace);
-    const LinePlan lines = plan(c.dtype, c.rows, c.channels);
+    const LinePlan lines = plan(c);
     if (lines.blocks() > 0) {
       launch<column_sum_parts<T>>(stream, {lines.blocks()}, tile, 0, lines.cut, lines.lines, static_cast<const T*>(c.x),
                                   aligned(c.x), partial);
     }
     launch<column_sum_finish>(stream, {blocks(divide_up(c.channels, threads))}, {threads}, 0, lines.parts(), c.channels,
-                              static_cast<const float*>(partial), c.out);
+                              partial, c.out);
   });
 }
 
 void run(Stream stream, const L2Normalize& c) {
-  if (c.rows == 0) return;
   with_storage(c.dtype, c.name, [&]<class T>(Type<T>) {
-    launch<l2_normalize<T>>(stream, {blocks(divide_up(c.rows, rows_each))}, {lanes, rows_each}, 0, c.rows, c.channels,
-                            c.eps, static_cast<const T*>(c.x), static_cast<T*>(c.y), c.norm, aligned(c.x, c.y));
+    launch_rows<l2_normalize<T>>(stream, c, c.eps, static_cast<const T*>(c.x), static_cast<T*>(c.y), c.norm,
+                                 aligned(c.x, c.y));
   });
 }
 
 void run(Stream stream, const L2NormalizeGradient& c) {
-  if (c.rows == 0) return;
   with_storage(c.dtype, c.name, [&]<class T>(Type<T>) {
-    launch<l2_normalize_gradient<T>>(stream, {blocks(divide_up(c.rows, rows_each))}, {lanes, rows_each}, 0, c.rows,
-                                     c.channels, c.eps, static_cast<const T*>(c.y), c.norm, static_cast<const T*>(c.dy),
-                                     static_cast<T*>(c.dx), aligned(c.y, c.dy, c.dx));
+    launch_rows<l2_normalize_gradient<T>>(stream, c, c.eps, static_cast<const T*>(c.y), c.norm,
+                                          static_cast<const T*>(c.dy), static_cast<T*>(c.dx), aligned(c.y, c.dy, c.dx));
   });
 }
 
 void run(Stream stream, const LogSumExp& c) {
-  if (c.rows == 0) return;
   with_storage(c.dtype, c.name, [&]<class T>(Type<T>) {
-    launch<log_sum_exp<T>>(stream, {blocks(divide_up(c.rows, rows_each))}, {lanes, rows_each}, 0, c.rows, c.channels,
-                           static_cast<const T*>(c.x), c.out, aligned(c.x));
+    launch_rows<log_sum_exp<T>>(stream, c, static_cast<const T*>(c.x), c.out, aligned(c.x));
   });
 }
 
 void run(Stream stream, const LogSumExpGradient& c) {
-  if (c.rows == 0) return;
   with_storage(c.dtype, c.name, [&]<class T>(Type<T>) {
-    launch<log_sum_exp_gradient<T>>(stream, {blocks(divide_up(c.rows, rows_each))}, {lanes, rows_each}, 0, c.rows,
-                                    c.channels, static_cast<const T*>(c.x), c.out, c.dout, static_cast<T*>(c.dx),
-                                    aligned(c.x, c.dx));
+    launch_rows<log_sum_exp_gradient<T>>(stream, c, static_cast<const T*>(c.x), c.out, c.dout, static_cast<T*>(c.dx),
+                                         aligned(c.x, c.dx));
   });
 }
 
