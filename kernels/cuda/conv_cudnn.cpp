@@ -35,26 +35,6 @@ size_t plan_workspace(std::span<const CudnnConvolutions::Part> parts) {
   return most;
 }
 
-/// An event that notes the time.
-class TimingEvent {
- public:
-  TimingEvent() { check(cudaEventCreateWithFlags(&event_, cudaEventDefault), "make an event"); }
-  ~TimingEvent() { cudaEventDestroy(event_); }
-  TimingEvent(const TimingEvent&) = delete;
-  TimingEvent& operator=(const TimingEvent&) = delete;
-  void record(cudaStream_t stream) { check(cudaEventRecord(event_, stream), "record an event"); }
-  /// Waits for the later one.
-  float milliseconds_until(const TimingEvent& later) const {
-    float time = 0;
-    check(cudaEventSynchronize(later.event_), "wait for an event");
-    check(cudaEventElapsedTime(&time, event_, later.event_), "measure time");
-    return time;
-  }
-
- private:
-  cudaEvent_t event_ = nullptr;
-};
-
 }  // namespace
 
 CudnnConvolutions::CudnnConvolutions(cudnnHandle_t handle, cudaStream_t stream, size_t limit)
@@ -139,7 +119,7 @@ void CudnnConvolutions::keep_fastest(std::vector<ConvPlan>& candidates, const Op
   float least = 0;
   for (size_t i = 0; i < candidates.size(); ++i) {
     execute(candidates[i], operands, workspace);  // the first run may compile or load
-    TimingEvent begin, end;
+    Event begin(cudaEventDefault), end(cudaEventDefault);
     begin.record(stream_);
     for (int run = 0; run < 3; ++run) execute(candidates[i], operands, workspace);
     end.record(stream_);

@@ -11,16 +11,8 @@ namespace saccade::kernels::cuda {
 namespace {
 
 cudaDataType_t type_of(DType dtype) {
-  switch (dtype) {
-    case DType::f32:
-      return CUDA_R_32F;
-    case DType::f16:
-      return CUDA_R_16F;
-    case DType::bf16:
-      return CUDA_R_16BF;
-    default:
-      throw Error("matmul: expected f32, f16 or bf16, got " + std::string(name_of(dtype)));
-  }
+  if (!is_floating(dtype)) throw Error("matmul: expected f32, f16 or bf16, got " + std::string(name_of(dtype)));
+  return dtype == DType::f32 ? CUDA_R_32F : dtype == DType::f16 ? CUDA_R_16F : CUDA_R_16BF;
 }
 
 template <class Handle, cublasStatus_t (*destroy)(Handle)>

@@ -41,11 +41,17 @@ void check(cudnnStatus_t status, std::string_view what) {
 OwnedStream::OwnedStream() { check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "make a stream"); }
 OwnedStream::~OwnedStream() { cudaStreamDestroy(stream_); }
 
-Event::Event() { check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "make an event"); }
+Event::Event(unsigned flags) { check(cudaEventCreateWithFlags(&event_, flags), "make an event"); }
 Event::~Event() { cudaEventDestroy(event_); }
 void Event::record(cudaStream_t stream) { check(cudaEventRecord(event_, stream), "record an event"); }
 void Event::make_wait(cudaStream_t stream) const { check(cudaStreamWaitEvent(stream, event_, 0), "wait for an event"); }
 void Event::synchronize() const { check(cudaEventSynchronize(event_), "wait for an event"); }
+float Event::milliseconds_until(const Event& later) const {
+  float time = 0;
+  later.synchronize();
+  check(cudaEventElapsedTime(&time, event_, later.event_), "measure time");
+  return time;
+}
 
 Runtime::Runtime() : device(index_of_open_device()) {
   check(cudaGetDeviceProperties(&properties, device), "ask for the device's properties");

@@ -27,10 +27,10 @@ class OwnedStream {
   cudaStream_t stream_ = nullptr;
 };
 
-/// A point in a stream that another one, or the host, waits for. Without times.
+/// A point in a stream that another one, or the host, waits for; with cudaEventDefault it notes the time.
 class Event {
  public:
-  Event();
+  explicit Event(unsigned flags = cudaEventDisableTiming);
   ~Event();
   Event(const Event&) = delete;
   Event& operator=(const Event&) = delete;
@@ -39,6 +39,8 @@ class Event {
   void make_wait(cudaStream_t stream) const;
   /// The host waits.
   void synchronize() const;
+  /// Waits for the later one.
+  float milliseconds_until(const Event& later) const;
 
  private:
   cudaEvent_t event_ = nullptr;
