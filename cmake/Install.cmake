@@ -12,7 +12,7 @@ install(TARGETS saccade ${libraries} EXPORT SaccadeTargets ARCHIVE DESTINATION $
 # every other (tests/consumer/run.cmake looks).
 set(private_headers
   "core/io/(element_type|foreign_file|memory_budget|pickle|pickle_names|pickle_opcodes|pytorch_file|quoted_text|zip_archive)"
-  "core/(ops/product|plan/call_timer|plan/devices|utf8)"
+  "core/(plan/call_timer|plan/devices|utf8)"
   "data/(census|decode_formats|exif|file_kind|files|idx_files|labelled|layout|listing|table|table_paths)"
   "ssl/eval/lbfgs")
 list(JOIN private_headers "|" private_headers)

@@ -18,4 +18,11 @@ void compute(Device device, Call call) {
   }
 }
 
+/// The memory of an f32 tensor, for a call. Null on the meta device.
+inline float* floats(const Tensor& t) { return static_cast<float*>(t.raw()); }
+
+/// y = op(a) op(b) (+ bias as a row) through the device's matrix product; op transposes where asked. Not recorded: what
+/// ops with a matrix product inside are made of.
+void product(const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b, const Tensor& bias, const Tensor& y);
+
 }  // namespace saccade

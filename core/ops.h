@@ -64,10 +64,17 @@ Tensor l2_normalize(const Tensor& x, float eps = 1e-12f);
 /// (rows, C) -> (rows), f32: ln of the sum of e^x over each row.
 Tensor logsumexp(const Tensor& x);
 
-/// Sinkhorn-Knopp assignment of f32 scores (rows, K) to prototypes: q (rows, K), each row summing to 1. Not recorded:
-/// assignments are targets. See kernels/assignment.h for the equations.
+/// @name What targets of a loss are made of. Nothing of it is recorded.
+/// @{
+/// softmax over K of scores / temperature + offset: f32 scores (rows, K), offset (K) -> (rows, K).
+Tensor softmax(const Tensor& scores, float temperature, const Tensor& offset);
+/// The mean of the rows of x (rows, C), f32: (C).
+Tensor mean_rows(const Tensor& x);
+/// Sinkhorn-Knopp assignment of f32 scores (rows, K) to prototypes: q (rows, K), each row summing to 1. See
+/// kernels/assignment.h for the equations.
 /// @param last  if not 0, only the assignments of the last so many rows are returned; the others (a queue) take part
 Tensor sinkhorn(const Tensor& scores, float eps, int iterations, int64_t last = 0);
+/// @}
 
 /// SwAV's loss, one element. scores (crops * batch, K), crop-major; assignments (assigning * batch, K) of the first
 /// `assigning` crops. See kernels/assignment.h for the equation.

@@ -6,10 +6,6 @@
 
 namespace saccade {
 
-namespace {
-float* f32(const Tensor& t) { return static_cast<float*>(t.raw()); }
-}  // namespace
-
 Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, const Tensor& running_mean,
                   const Tensor& running_var, BatchNormOptions options, const Tensor& residual) {
   const DeviceScope device(x.device());
@@ -28,8 +24,8 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, cons
   if (!options.training) {
     if (autograd::recording({x, gamma, beta, residual}))
       fail("batch_norm: gradients through running statistics are not computed; use training mode or a NoGradScope");
-    compute(x.device(), kernels::BatchNormInference{norm, x.dim(0), x.raw(), added, f32(gamma), f32(beta),
-                                                    f32(running_mean), f32(running_var), y.raw()});
+    compute(x.device(), kernels::BatchNormInference{norm, x.dim(0), x.raw(), added, floats(gamma), floats(beta),
+                                                    floats(running_mean), floats(running_var), y.raw()});
     return y;
   }
   const Segments segments = x.is_images() ? x.segments() : Segments{{x.dim(0), 1, 1}};
@@ -41,14 +37,15 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, cons
   const bool counted = !FrozenStatisticsScope::active();
   {
     auto& backend = kernels::backend(x.device());
-    kernels::BatchNormMoments moments{norm, segments, x.raw(), f32(mean)};
+    kernels::BatchNormMoments moments{norm, segments, x.raw(), floats(mean)};
     const Workspace workspace(x.device(), backend.workspace(moments));
     moments.workspace = workspace.data();
     backend.run(moments);
-    backend.run(kernels::BatchNormMerge{norm, segments, 1, f32(mean), moments.squares(), f32(mean), f32(rstd),
-                                        counted ? f32(running_mean) : nullptr, counted ? f32(running_var) : nullptr});
-    backend.run(
-        kernels::BatchNormApply{norm, segments, x.raw(), added, f32(gamma), f32(beta), f32(mean), f32(rstd), y.raw()});
+    backend.run(kernels::BatchNormMerge{norm, segments, 1, floats(mean), moments.squares(), floats(mean), floats(rstd),
+                                        counted ? floats(running_mean) : nullptr,
+                                        counted ? floats(running_var) : nullptr});
+    backend.run(kernels::BatchNormApply{norm, segments, x.raw(), added, floats(gamma), floats(beta), floats(mean),
+                                        floats(rstd), y.raw()});
   }
   if (counted) {
     running_mean.bump_version();
@@ -63,8 +60,8 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, cons
       autograd::remakeable(y, [norm, segments, kept, scale, shift, mean, rstd] {
         const Tensor x = kept.get();
         Tensor y = Tensor::empty_like(x);
-        compute(x.device(), kernels::BatchNormApply{norm, segments, x.raw(), nullptr, f32(scale.get()),
-                                                    f32(shift.get()), f32(mean), f32(rstd), y.raw()});
+        compute(x.device(), kernels::BatchNormApply{norm, segments, x.raw(), nullptr, floats(scale.get()),
+                                                    floats(shift.get()), floats(mean), floats(rstd), y.raw()});
         return y;
       });
     autograd::record(y, "batch_norm", {x, gamma, beta, residual},
@@ -86,12 +83,13 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, cons
                          const Tensor output = y.defined() ? y.get() : Tensor(), scale = gamma.get(),
                                       shift = beta.get();
                          const void* out = output.defined() ? output.raw() : nullptr;
-                         sums = {norm,       segments,  input.raw(), out,         dy.raw(),   f32(scale),
-                                 f32(shift), f32(mean), f32(rstd),   f32(dgamma), f32(dbeta), workspace.data()};
+                         sums = {norm,         segments,       input.raw(),   out,
+                                 dy.raw(),     floats(scale),  floats(shift), floats(mean),
+                                 floats(rstd), floats(dgamma), floats(dbeta), workspace.data()};
                          backend.run(sums);
                          backend.run(kernels::BatchNormBackwardMap{
-                             norm, segments, input.raw(), out, dy.raw(), f32(scale), f32(shift), f32(mean), f32(rstd),
-                             sums.factors(), dx.raw(), dresidual.defined() ? dresidual.raw() : nullptr});
+                             norm, segments, input.raw(), out, dy.raw(), floats(scale), floats(shift), floats(mean),
+                             floats(rstd), sums.factors(), dx.raw(), dresidual.defined() ? dresidual.raw() : nullptr});
                        }
                        dy = Tensor();
                        to.give(1, std::move(dgamma));

@@ -68,8 +68,7 @@ Tensor conv2d(const Tensor& images, const Tensor& weight, Conv2dOptions options)
             Tensor dw = Tensor::empty(shape);
             {
               const Tensor input = x.get();
-              compute(dy.device(), kernels::Conv2dBackwardWeight{conv, segments, input.raw(), dy.raw(),
-                                                                 static_cast<float*>(dw.raw())});
+              compute(dy.device(), kernels::Conv2dBackwardWeight{conv, segments, input.raw(), dy.raw(), floats(dw)});
             }
             dy = Tensor();
             to.give(1, gradient_as(weight_type, std::move(dw)));

@@ -76,15 +76,13 @@ Tensor l2_normalize(const Tensor& x, float eps) {
   if (x.rank() != 2) fail(fmt::format("l2_normalize: expected (rows, C), got {}", to_string(x.shape())));
   const int64_t rows = x.dim(0), channels = x.dim(1);
   Tensor y = Tensor::empty_like(x), norm = Tensor::empty({rows});
-  compute(x.device(),
-          kernels::L2Normalize{x.dtype(), rows, channels, eps, x.raw(), y.raw(), static_cast<float*>(norm.raw())});
+  compute(x.device(), kernels::L2Normalize{x.dtype(), rows, channels, eps, x.raw(), y.raw(), floats(norm)});
   if (autograd::recording({x}))
     autograd::record(y, "l2_normalize", {x},
                      [rows, channels, eps, y = autograd::Saved(y), norm](Tensor dy, autograd::Gradients& to) {
                        Tensor dx = overwrite_or_new(dy);
-                       compute(dy.device(),
-                               kernels::L2NormalizeGradient{dy.dtype(), rows, channels, eps, y.get().raw(),
-                                                            static_cast<const float*>(norm.raw()), dy.raw(), dx.raw()});
+                       compute(dy.device(), kernels::L2NormalizeGradient{dy.dtype(), rows, channels, eps, y.get().raw(),
+                                                                         floats(norm), dy.raw(), dx.raw()});
                        dy = Tensor();
                        to.give(0, std::move(dx));
                      });
@@ -96,16 +94,15 @@ Tensor logsumexp(const Tensor& x) {
   if (x.rank() != 2 || x.dim(1) == 0) fail(fmt::format("logsumexp: expected (rows, C), got {}", to_string(x.shape())));
   const int64_t rows = x.dim(0), channels = x.dim(1);
   Tensor y = Tensor::empty({rows});
-  compute(x.device(), kernels::LogSumExp{x.dtype(), rows, channels, x.raw(), static_cast<float*>(y.raw())});
+  compute(x.device(), kernels::LogSumExp{x.dtype(), rows, channels, x.raw(), floats(y)});
   if (autograd::recording({x}))
     autograd::record(
         y, "logsumexp", {x},
         [rows, channels, x = autograd::Saved(x), y = autograd::Saved(y)](const Tensor& dy, autograd::Gradients& to) {
           const Tensor input = x.get();
           Tensor dx = Tensor::empty_like(input);
-          compute(dy.device(), kernels::LogSumExpGradient{input.dtype(), rows, channels, input.raw(),
-                                                          static_cast<const float*>(y.get().raw()),
-                                                          static_cast<const float*>(dy.raw()), dx.raw()});
+          compute(dy.device(), kernels::LogSumExpGradient{input.dtype(), rows, channels, input.raw(), floats(y.get()),
+                                                          floats(dy), dx.raw()});
           to.give(0, std::move(dx));
         });
   return y;
@@ -118,7 +115,7 @@ Tensor inner_product(const Tensor& a, const Tensor& b) {
   Tensor product = Tensor::empty_like(a), y = Tensor::empty({1});
   compute(a.device(),
           kernels::Combine{kernels::Binary::multiply, a.dtype(), a.numel(), a.raw(), b.raw(), product.raw()});
-  compute(a.device(), kernels::Sum{a.dtype(), a.numel(), product.raw(), static_cast<float*>(y.raw())});
+  compute(a.device(), kernels::Sum{a.dtype(), a.numel(), product.raw(), floats(y)});
   if (autograd::recording({a}))
     autograd::record(
         y, "inner_product", {a},
@@ -126,8 +123,7 @@ Tensor inner_product(const Tensor& a, const Tensor& b) {
           const Tensor factor = b.get();
           Tensor dx = segments.empty() ? Tensor::empty(like, factor.dtype())
                                        : Tensor::images(segments, like[1], factor.dtype());
-          compute(dy.device(), kernels::Scale{dx.dtype(), dx.numel(), factor.raw(), 1.f, dx.raw(),
-                                              static_cast<const float*>(dy.raw())});
+          compute(dy.device(), kernels::Scale{dx.dtype(), dx.numel(), factor.raw(), 1.f, dx.raw(), floats(dy)});
           to.give(0, std::move(dx));
         });
   return y;

@@ -4,9 +4,21 @@
 #include <saccade/core/compute.h>
 #include <saccade/core/layer.h>
 #include <saccade/core/ops.h>
-#include <saccade/core/ops/product.h>
 
 namespace saccade {
+
+void product(const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b, const Tensor& bias,
+             const Tensor& y) {
+  const kernels::MatMul problem{.m = y.dim(0),
+                                .n = y.dim(1),
+                                .k = transpose_a ? a.dim(0) : a.dim(1),
+                                .transpose_a = transpose_a,
+                                .transpose_b = transpose_b,
+                                .dtype = a.dtype(),
+                                .out_dtype = y.dtype()};
+  compute(y.device(),
+          kernels::MatrixProduct{problem, a.raw(), b.raw(), bias.defined() ? bias.raw() : nullptr, y.raw()});
+}
 
 Tensor linear(const Tensor& input, const Tensor& weight, const Tensor& bias) {
   const DeviceScope device(input.device());
@@ -30,7 +42,7 @@ Tensor linear(const Tensor& input, const Tensor& weight, const Tensor& bias) {
           if (to.wanted(2)) {
             const TagScope tag(Tag::gradients);
             Tensor db = Tensor::empty({out}, DType::f32);
-            compute(dy.device(), kernels::ColumnSum{dtype, rows, out, dy.raw(), static_cast<float*>(db.raw())});
+            compute(dy.device(), kernels::ColumnSum{dtype, rows, out, dy.raw(), floats(db)});
             to.give(2, std::move(db));
           }
           if (to.wanted(0)) {

@@ -8,8 +8,6 @@ namespace saccade {
 
 namespace {
 
-float* f32(const Tensor& t) { return static_cast<float*>(t.raw()); }
-
 void check_f32_matrix(const char* op, const Tensor& t) {
   if (t.rank() != 2 || t.dtype() != DType::f32)
     fail(fmt::format("{}: expected an f32 matrix, got {} {}", op, name_of(t.dtype()), to_string(t.shape())));
@@ -19,12 +17,37 @@ void check_f32_matrix(const char* op, const Tensor& t) {
 void record_loss(const Tensor& loss, const char* op, const Tensor& input, const Tensor& gradient) {
   autograd::record(loss, op, {input}, [gradient = gradient](Tensor dy, autograd::Gradients& to) mutable {
     Tensor dx = std::move(gradient);
-    compute(dy.device(), kernels::Scale{dx.dtype(), dx.numel(), dx.raw(), 1.f, dx.raw(), f32(dy)});
+    compute(dy.device(), kernels::Scale{dx.dtype(), dx.numel(), dx.raw(), 1.f, dx.raw(), floats(dy)});
     to.give(0, std::move(dx));
   });
 }
 
 }  // namespace
+
+Tensor softmax(const Tensor& scores, float temperature, const Tensor& offset) {
+  const DeviceScope device(scores.device());
+  if (scores.rank() != 2 || scores.dtype() != DType::f32 || offset.dtype() != DType::f32 ||
+      offset.shape() != Shape{scores.dim(1)} || !(temperature > 0.f))
+    fail(
+        fmt::format("softmax: scores {} {} with an offset {} {} and temperature {}; expected f32 (rows, K), (K) and "
+                    "above 0",
+                    name_of(scores.dtype()), to_string(scores.shape()), name_of(offset.dtype()),
+                    to_string(offset.shape()), temperature));
+  // The last step of an assignment, with potentials that are given.
+  const kernels::Sinkhorn problem{.rows = scores.dim(0), .prototypes = scores.dim(1), .eps = temperature};
+  Tensor q = Tensor::empty_like(scores);
+  compute(scores.device(), kernels::SinkhornAssign{problem, floats(scores), floats(offset), floats(q)});
+  return q;
+}
+
+Tensor mean_rows(const Tensor& x) {
+  const DeviceScope device(x.device());
+  if (x.rank() != 2 || x.dim(0) < 1)
+    fail(fmt::format("mean_rows: expected (rows, C) of a row at least, got {}", to_string(x.shape())));
+  const Tensor total = Tensor::empty({x.dim(1)});
+  compute(x.device(), kernels::ColumnSum{x.dtype(), x.dim(0), x.dim(1), x.raw(), floats(total)});
+  return scale(total, 1.f / static_cast<float>(x.dim(0)));
+}
 
 Tensor sinkhorn(const Tensor& scores, float eps, int iterations, int64_t last) {
   const DeviceScope device(scores.device());
@@ -33,25 +56,22 @@ Tensor sinkhorn(const Tensor& scores, float eps, int iterations, int64_t last) {
     fail(fmt::format("sinkhorn: eps {} and {} iterations; both must be positive", eps, iterations));
   if (last < 0 || last > scores.dim(0))
     fail(fmt::format("sinkhorn: the assignments of {} rows were asked for, there are {}", last, scores.dim(0)));
-  kernels::Sinkhorn problem{.rows = scores.dim(0), .prototypes = scores.dim(1), .eps = eps, .iterations = iterations};
+  const kernels::Sinkhorn problem{
+      .rows = scores.dim(0), .prototypes = scores.dim(1), .eps = eps, .iterations = iterations};
   const Tensor potentials = Tensor::empty({problem.prototypes});
   {
     auto& backend = kernels::backend(scores.device());
-    kernels::SinkhornRows rows{problem, 0, f32(scores), f32(potentials)};
+    kernels::SinkhornRows rows{problem, 0, floats(scores), floats(potentials)};
     const Workspace workspace(scores.device(), backend.workspace(rows));
     rows.workspace = workspace.data();
-    kernels::SinkhornColumns columns{problem, 0, f32(scores), f32(potentials), nullptr, rows.workspace};
+    kernels::SinkhornColumns columns{problem, 0, floats(scores), floats(potentials), nullptr, rows.workspace};
     for (int i = 0; i < iterations; ++i) {
       rows.iteration = columns.iteration = i;
       backend.run(rows);
       backend.run(columns);
     }
   }
-  if (last > 0) problem.rows = last;
-  Tensor q = Tensor::empty({problem.rows, problem.prototypes});
-  const Tensor assigned = scores.slice(scores.dim(0) - problem.rows, scores.dim(0));
-  compute(scores.device(), kernels::SinkhornAssign{problem, f32(assigned), f32(potentials), f32(q)});
-  return q;
+  return softmax(last > 0 ? scores.slice(scores.dim(0) - last, scores.dim(0)) : scores, eps, potentials);
 }
 
 Tensor swapped_prediction(const Tensor& scores, const Tensor& assignments, int64_t batch, float temperature) {
@@ -72,7 +92,7 @@ Tensor swapped_prediction(const Tensor& scores, const Tensor& assignments, int64
                      problem.assigning));
   Tensor loss = Tensor::empty({1}), gradient = Tensor::empty_like(scores);
   compute(scores.device(),
-          kernels::SwappedPredictionLoss{problem, f32(scores), f32(assignments), f32(loss), f32(gradient)});
+          kernels::SwappedPredictionLoss{problem, floats(scores), floats(assignments), floats(loss), floats(gradient)});
   if (autograd::recording({scores})) record_loss(loss, "swapped_prediction", scores, gradient);
   return loss;
 }
@@ -84,8 +104,9 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& labels) {
     fail(fmt::format("cross_entropy: expected {} i32 labels, got {} {}", logits.dim(0), name_of(labels.dtype()),
                      to_string(labels.shape())));
   Tensor loss = Tensor::empty({1}), gradient = Tensor::empty_like(logits);
-  compute(logits.device(), kernels::CrossEntropy{logits.dim(0), logits.dim(1), f32(logits),
-                                                 static_cast<const int32_t*>(labels.raw()), f32(loss), f32(gradient)});
+  compute(logits.device(),
+          kernels::CrossEntropy{logits.dim(0), logits.dim(1), floats(logits), static_cast<const int32_t*>(labels.raw()),
+                                floats(loss), floats(gradient)});
   if (autograd::recording({logits})) record_loss(loss, "cross_entropy", logits, gradient);
   return loss;
 }

@@ -4,7 +4,6 @@
 #include <saccade/core/compute.h>
 #include <saccade/core/layer.h>
 #include <saccade/core/ops.h>
-#include <saccade/core/ops/product.h>
 
 namespace saccade {
 
@@ -48,8 +47,7 @@ Tensor squeeze_excite(const Tensor& images_in, const Tensor& w1, const Tensor& b
             }
             if (to.wanted(bias)) {
               Tensor db = Tensor::empty({gradient.dim(1)}, DType::f32);
-              compute(dy.device(), kernels::ColumnSum{dtype, images, gradient.dim(1), gradient.raw(),
-                                                      static_cast<float*>(db.raw())});
+              compute(dy.device(), kernels::ColumnSum{dtype, images, gradient.dim(1), gradient.raw(), floats(db)});
               to.give(bias, std::move(db));
             }
           };

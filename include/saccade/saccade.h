@@ -27,7 +27,6 @@
 #include <saccade/core/plan/conv_workspaces.h>
 #include <saccade/core/plan/device_model.h>
 #include <saccade/core/random.h>
-#include <saccade/core/targets.h>
 #include <saccade/core/tensor.h>
 #include <saccade/data/augment.h>
 #include <saccade/data/decode.h>

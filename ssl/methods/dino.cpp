@@ -3,7 +3,6 @@
 #include <saccade/core/autograd.h>
 #include <saccade/core/layer.h>
 #include <saccade/core/ops.h>
-#include <saccade/core/targets.h>
 #include <saccade/nn/layers.h>
 #include <saccade/nn/optim/moving_average.h>
 #include <saccade/ssl/methods/crop_major.h>

@@ -1,6 +1,5 @@
 #include <saccade/core/ops.h>
 #include <saccade/core/random.h>
-#include <saccade/core/targets.h>
 #include <support/op_table.h>
 #include <support/own_op.h>
 
