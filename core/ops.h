@@ -81,7 +81,8 @@ Tensor sinkhorn(const Tensor& scores, float eps, int iterations, int64_t last = 
 Tensor swapped_prediction(const Tensor& scores, const Tensor& assignments, int64_t batch, float temperature);
 
 /// Mean softmax cross-entropy of f32 logits (rows, classes) with i32 labels (rows), one element.
-Tensor cross_entropy(const Tensor& logits, const Tensor& labels);
+/// @param without_own  leaves class i out of row i: of similarities, what each thing has with itself
+Tensor cross_entropy(const Tensor& logits, const Tensor& labels, bool without_own = false);
 
 /// Sum of all elements as one f32 element.
 Tensor sum(const Tensor& x);

@@ -95,13 +95,15 @@ struct SwappedPredictionLoss {
   }
 };
 
-/// Mean softmax cross-entropy with class labels: loss 1 value, dlogits (rows, classes) at dloss = 1.
+/// Mean softmax cross-entropy with class labels: loss 1 value, dlogits (rows, classes) at dloss = 1. `without_own`: row
+/// i knows no class i (what is compared with all but itself), whose gradient is 0.
 struct CrossEntropy {
   int64_t rows = 0, classes = 0;
   const float* logits = nullptr;
   const int32_t* labels = nullptr;
   float *loss = nullptr, *dlogits = nullptr;
   void* workspace = nullptr;
+  bool without_own = false;
   static constexpr std::string_view name = "cross_entropy";
   static void operands(auto& c, auto&& visit) {
     visit(c.logits, bytes_of_floats(c.rows * c.classes), Use::fresh);
@@ -109,7 +111,7 @@ struct CrossEntropy {
     visit(c.loss, bytes_of_floats(1), Use::write);
     visit(c.dlogits, bytes_of_floats(c.rows * c.classes), Use::write);
   }
-  static void shape(auto& c, auto&& visit) { visit(c.rows), visit(c.classes); }
+  static void shape(auto& c, auto&& visit) { visit(c.rows), visit(c.classes), visit(c.without_own); }
 };
 
 }  // namespace saccade::kernels

@@ -97,16 +97,19 @@ Tensor swapped_prediction(const Tensor& scores, const Tensor& assignments, int64
   return loss;
 }
 
-Tensor cross_entropy(const Tensor& logits, const Tensor& labels) {
+Tensor cross_entropy(const Tensor& logits, const Tensor& labels, bool without_own) {
   const DeviceScope device(logits.device());
   check_f32_matrix("cross_entropy", logits);
   if (labels.dtype() != DType::i32 || labels.numel() != logits.dim(0))
     fail(fmt::format("cross_entropy: expected {} i32 labels, got {} {}", logits.dim(0), name_of(labels.dtype()),
                      to_string(labels.shape())));
+  if (without_own && (logits.dim(0) > logits.dim(1) || logits.dim(1) < 2))
+    fail(fmt::format("cross_entropy: rows without a class of their own need one each and another, got {}",
+                     to_string(logits.shape())));
   Tensor loss = Tensor::empty({1}), gradient = Tensor::empty_like(logits);
   compute(logits.device(),
           kernels::CrossEntropy{logits.dim(0), logits.dim(1), floats(logits), static_cast<const int32_t*>(labels.raw()),
-                                floats(loss), floats(gradient)});
+                                floats(loss), floats(gradient), nullptr, without_own});
   if (autograd::recording({logits})) record_loss(loss, "cross_entropy", logits, gradient);
   return loss;
 }

@@ -23,14 +23,22 @@ struct Exponents {
   float factor;
   float* staged;  ///< null: read again
 };
+/// Those without offsets of a row in which one column takes no part; -1: all do.
+struct Others : Exponents {
+  int64_t left_out;
+};
 
 SACCADE_DEVICE float read(const Exponents& row, int64_t k) {
   const float v = load(row.scores + k) * row.factor;
   return row.offsets != nullptr ? v + load(row.offsets + k) : v;
 }
+SACCADE_DEVICE float read(const Others& row, int64_t k) {
+  return k == row.left_out ? -INFINITY : load(row.scores + k) * row.factor;
+}
 
 /// Largest exponent of the row; stages the exponents.
-SACCADE_DEVICE float row_max(const Exponents& row, int64_t n, float* parts) {
+template <class Row>
+SACCADE_DEVICE float row_max(const Row& row, int64_t n, float* parts) {
   float largest = -INFINITY;
   for (int64_t k = thread_x(); k < n; k += threads) {
     const float v = read(row, k);
@@ -41,7 +49,8 @@ SACCADE_DEVICE float row_max(const Exponents& row, int64_t n, float* parts) {
 }
 
 /// Sum of exp(exponent - shift); stages the exponentials.
-SACCADE_DEVICE float row_sum(const Exponents& row, int64_t n, float shift, float* parts) {
+template <class Row>
+SACCADE_DEVICE float row_sum(const Row& row, int64_t n, float shift, float* parts) {
   float sum = 0;
   for (int64_t k = thread_x(); k < n; k += threads) {
     const float e = expf((row.staged != nullptr ? load(row.staged + k) : read(row, k)) - shift);
@@ -51,7 +60,8 @@ SACCADE_DEVICE float row_sum(const Exponents& row, int64_t n, float shift, float
   return block_sum<warps>(sum, parts);
 }
 
-SACCADE_DEVICE float exponential(const Exponents& row, int64_t k, float shift) {
+template <class Row>
+SACCADE_DEVICE float exponential(const Row& row, int64_t k, float shift) {
   return row.staged != nullptr ? load(row.staged + k) : expf(read(row, k) - shift);
 }
 
@@ -198,11 +208,12 @@ swapped_prediction_rows(SwappedPrediction spec, float share, bool staged, const 
 }
 
 SACCADE_KERNEL(threads)
-cross_entropy_rows(int64_t classes, float share, bool staged, const float* logits, const int32_t* labels,
-                   float* row_loss, float* dlogits) {
+cross_entropy_rows(int64_t classes, float share, bool staged, bool without_own, const float* logits,
+                   const int32_t* labels, float* row_loss, float* dlogits) {
   SACCADE_SHARED(float, parts, warps);
   SACCADE_DYNAMIC_SHARED(memory);
-  const Exponents row{logits + block_x() * classes, nullptr, 1.f, staged ? memory : nullptr};
+  const Others row{{logits + block_x() * classes, nullptr, 1.f, staged ? memory : nullptr},
+                   without_own ? block_x() : -1};
   const int64_t label = load(labels + block_x());
   const float shift = row_max(row, classes, parts), sum = row_sum(row, classes, shift, parts), scale = share / sum;
   if (thread_x() == 0) store(row_loss + block_x(), logf(sum) - (load(row.scores + label) - shift));
@@ -298,7 +309,7 @@ void run(Stream stream, const CrossEntropy& c) {
   auto* row_loss = static_cast<float*>(c.workspace);
   const size_t staged = staged_bytes(1, c.classes);
   launch<cross_entropy_rows>(stream, {blocks(c.rows)}, {threads}, staged, c.classes, 1.f / static_cast<float>(c.rows),
-                             staged > 0, c.logits, c.labels, row_loss, c.dlogits);
+                             staged > 0, c.without_own, c.logits, c.labels, row_loss, c.dlogits);
   launch<loss_of_rows>(stream, {1}, {threads}, 0, c.rows, 1. / static_cast<double>(c.rows), row_loss, c.loss);
 }
 

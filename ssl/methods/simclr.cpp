@@ -128,16 +128,9 @@ Tensor Simclr::forward(const Tensor& images) { return l2_normalize((*head_)(trun
 Tensor Simclr::contrast(const Tensor& z) const {
   const AutocastScope full(DType::f32);
   const int64_t rows = z.dim(0), images = rows / kCrops;
-  const bool planned = z.device() == Device::meta;  // batches that no memory holds are planned, too
-  std::vector<float> itself(static_cast<size_t>(planned ? 0 : rows * rows));
-  std::vector<int32_t> other(static_cast<size_t>(planned ? 0 : rows));
-  for (int64_t i = 0; i < rows && !planned; ++i) {
-    itself[static_cast<size_t>(i * (rows + 1))] = -1e9f;  // its exponential is 0
-    other[static_cast<size_t>(i)] = static_cast<int32_t>((i + images) % rows);
-  }
-  const Tensor similarities = scale(linear(z, z), 1.f / options_.temperature);
-  const Tensor others = add(similarities, planned ? Tensor::empty({rows, rows}) : Tensor::from(itself, {rows, rows}));
-  return cross_entropy(others, planned ? Tensor::empty({rows}, DType::i32) : Tensor::from(other, {rows}));
+  std::vector<int32_t> other(static_cast<size_t>(rows));
+  for (int64_t i = 0; i < rows; ++i) other[static_cast<size_t>(i)] = static_cast<int32_t>((i + images) % rows);
+  return cross_entropy(scale(linear(z, z), 1.f / options_.temperature), Tensor::from(other, {rows}), true);
 }
 
 void Simclr::begin(std::span<const Batch> batches, const Progress&) {

@@ -119,15 +119,24 @@ TEST(CudaCrossEntropy, LossAndGradientEqualTheCpuEvenForLogitsOfAThousand) {
     for (const int64_t classes : {1, 2, 10, 1000, 12400}) {
       const int64_t rows = classes > 1000 ? 3 : 37;
       const auto logits = floats(normal(rows * classes, 1, 0, size));
-      std::vector<int32_t> labels;
-      for (int64_t i = 0; i < rows; ++i) labels.push_back(static_cast<int32_t>(i * 7 % classes));
-      float want = NAN, got = NAN;
-      std::vector<float> want_gradient(logits.size(), NAN), gradient = want_gradient;
-      cpu().run(CrossEntropy{rows, classes, logits.data(), labels.data(), &want, want_gradient.data()});
-      Workspace workspace(cuda::workspace(CrossEntropy{rows, classes}));
-      run(stream, CrossEntropy{rows, classes, logits.data(), labels.data(), &got, gradient.data(), workspace.data()});
-      EXPECT_NEAR(got, want, 2e-6 * want + 1e-6);
-      expect_near(gradient, {want_gradient.begin(), want_gradient.end()}, 2e-5, 1e-7, "dlogits");
+      for (const bool without_own : {false, true}) {
+        if (without_own && rows > classes) continue;
+        std::vector<int32_t> labels;
+        for (int64_t i = 0; i < rows; ++i)
+          labels.push_back(static_cast<int32_t>((without_own ? i + classes / 2 : i * 7) % classes));
+        float want = NAN, got = NAN;
+        std::vector<float> want_gradient(logits.size(), NAN), gradient = want_gradient;
+        CrossEntropy call{rows,    classes,    logits.data(), labels.data(), &want, want_gradient.data(),
+                          nullptr, without_own};
+        cpu().run(call);
+        Workspace workspace(cuda::workspace(call));
+        call.loss = &got;
+        call.dlogits = gradient.data();
+        call.workspace = workspace.data();
+        run(stream, call);
+        EXPECT_NEAR(got, want, 2e-6 * want + 1e-6);
+        expect_near(gradient, {want_gradient.begin(), want_gradient.end()}, 2e-5, 1e-7, "dlogits");
+      }
     }
   }
 }

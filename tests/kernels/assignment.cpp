@@ -247,5 +247,26 @@ TEST(CrossEntropy, LossAndGradientMatchTheFormulaEvenForLogitsOfAThousand) {
   }
 }
 
+TEST(CrossEntropy, WithoutItsOwnClassARowHasTheBitsOfOneInWhichThatIsHopeless) {
+  for (const int64_t classes : {2, 37, 300}) {
+    const int64_t rows = std::min<int64_t>(classes, 97);
+    auto logits = floats(normal(rows * classes, 1, 0, 5));
+    std::vector<int32_t> labels;
+    for (int64_t i = 0; i < rows; ++i) labels.push_back(static_cast<int32_t>((i + classes / 2) % classes));
+    float got = NAN, want = NAN;
+    std::vector<float> gradient(logits.size(), NAN), wanted = gradient;
+    CrossEntropy call{rows, classes, logits.data(), labels.data(), &got, gradient.data(), nullptr, true};
+    backend(Device::cpu).run(call);
+    for (int64_t i = 0; i < rows; ++i) logits[static_cast<size_t>(i * classes + i)] = -1e9f;
+    call.loss = &want;
+    call.dlogits = wanted.data();
+    call.without_own = false;
+    backend(Device::cpu).run(call);
+    EXPECT_EQ(got, want);
+    EXPECT_EQ(gradient, wanted);
+    for (int64_t i = 0; i < rows; ++i) EXPECT_EQ(gradient[static_cast<size_t>(i * classes + i)], 0.f);
+  }
+}
+
 }  // namespace
 }  // namespace saccade::kernels

@@ -239,6 +239,14 @@ void add_losses(std::vector<OpCase>& table) {
                    {parameter({4, 7}, -3.f, 3.f)},
                    [labels](const Tensors& t) { return cross_entropy(t[0], Tensor::from(labels, {4})); },
                    [labels](const Doubles& v) { return reference::cross_entropy(7, v[0], labels); }});
+  table.push_back({"cross_entropy_without_own",
+                   {parameter({4, 7}, -3.f, 3.f)},
+                   [labels](const Tensors& t) { return cross_entropy(t[0], Tensor::from(labels, {4}), true); },
+                   [labels](const Doubles& v) {
+                     reference::Values others = v[0];
+                     for (size_t row = 0; row < 4; ++row) others[row * 7 + row] = -1e300;
+                     return reference::cross_entropy(7, others, labels);
+                   }});
 }
 
 uint64_t hash(const std::string& text) {

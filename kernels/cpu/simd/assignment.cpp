@@ -180,10 +180,16 @@ void run(const SwappedPredictionLoss& call) {
 void run(const CrossEntropy& call) {
   const int64_t classes = call.classes;
   const float share = 1.f / static_cast<float>(call.rows);
-  const auto loss_of = [=, logits = call.logits, labels = call.labels, dlogits = call.dlogits](int64_t row) {
+  const auto loss_of = [=, logits = call.logits, labels = call.labels, dlogits = call.dlogits,
+                        without_own = call.without_own](int64_t row) {
     const float* in = logits + row * classes;
     float* out = dlogits + row * classes;
     const float of_label = in[labels[row]];
+    if (without_own) {
+      for_vectors(classes, [=](int64_t k, auto lanes) { store(out + k, load(in + k, lanes), lanes); });
+      out[row] = -__builtin_inff();  // its exponential is 0
+      in = out;
+    }
     const float shift = row_max<false>(in, nullptr, 1.f, classes);
     const float sum = row_exp<false>(in, nullptr, 1.f, shift, classes, out), scale = share / sum;
     for_vectors(classes, [=](int64_t k, auto lanes) { store(out + k, load(out + k, lanes) * scale, lanes); });
