@@ -1,8 +1,8 @@
 // The programs as they are, on doubles and emulator: from photographs to features by way of the device.
-#include <tools/programs.h>
 #include <gtest/gtest.h>
 #include <saccade/core/io/npy.h>
 #include <saccade/ssl/report/run_log.h>
+#include <tools/programs.h>
 
 #include <cmath>
 
