@@ -65,7 +65,8 @@ io::Metadata TrunkInfo::metadata() const {
           {"size", fmt::format("{}", size)},
           {"mean", fmt::format("{}", fmt::join(mean, ","))},
           {"std", fmt::format("{}", fmt::join(std, ","))},
-          {"view", view}};
+          {"view", view},
+          {"seed", fmt::format("{}", seed)}};
 }
 
 void TrunkInfo::take(const io::Metadata& said, const fs::path& file) {
@@ -86,6 +87,11 @@ void TrunkInfo::take(const io::Metadata& said, const fs::path& file) {
     check(values->size() == 3, key, "three numbers");
   }
   check(std::ranges::all_of(std, [](float v) { return v > 0; }), "std", "three numbers above 0");
+  if (said.contains("seed")) {
+    const auto values = numbers<uint64_t>(said.at("seed"));
+    check(values.size() == 1, "seed", "a whole number");
+    seed = values[0];
+  }
   if (said.contains("view")) {
     view = said.at("view");
     check(view == "middle" || view == "whole", "view", "middle or whole");

@@ -6,6 +6,7 @@
 #include <saccade/ssl/train/objective.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -22,8 +23,9 @@ struct TrunkInfo {
   int size = 224;     ///< pixels a side
   std::vector<float> mean{0.485f, 0.456f, 0.406f}, std{0.229f, 0.224f, 0.225f};
   std::string view = "middle";  ///< the rule by which images are brought to that size: see data::ViewRule
+  uint64_t seed = 0;            ///< of its first weights: nn::trunk(trunk, seed) is the network before it learned
 
-  /// Texts under the keys "trunk", "size", "mean", "std", "view".
+  /// Texts under the keys "trunk", "size", "mean", "std", "view", "seed".
   io::Metadata metadata() const;
   /// Takes what a file's metadata says and leaves the rest. Throws Error, naming the file, when something there is no
   /// such number or rule.

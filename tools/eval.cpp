@@ -1,6 +1,7 @@
 /// How good are the features of a trained network? kNN and a linear classifier on labelled images.
 #include <saccade/ssl/eval/knn.h>
 #include <saccade/ssl/eval/linear_probe.h>
+#include <saccade/vision/baselines.h>
 
 #include <cmath>
 #include <filesystem>
@@ -12,7 +13,7 @@ using namespace saccade;
 
 struct Settings {
   std::string train, test, knn = "20,0.07";
-  bool linear = false;
+  bool linear = false, baselines = true;
   program::Weights weights;
   program::ImageFlags images;
   program::Machine machine;
@@ -32,6 +33,10 @@ struct Settings {
     images.flags(app);
     app.add_option("--knn", knn, "Neighbours and temperature of the vote")->capture_default_str()->group("Judging");
     app.add_flag("--linear", linear, "Also a linear classifier on the frozen features")->group("Judging");
+    app.add_option("--baselines", baselines,
+                   "Beside the features: raw pixels, and the network with its first weights (about as much work again)")
+        ->capture_default_str()
+        ->group("Judging");
     machine.flags(app);
     app.set_config("--config", "", "Read flags from this TOML file; those given here win");
     app.allow_config_extras(CLI::config_extras_mode::error);
@@ -59,22 +64,52 @@ int evaluate(CLI::App& app, Settings& s) {
   const auto [train, test, summary] =
       data::labelled_pair(s.train, s.test, s.images.options(program::channels_of(network.info.trunk)));
   fmt::print("{}\n", summary);
-  const data::Rows bank = program::features(network, train, s.machine.workers);
-  const data::Rows queries = program::features(network, test, s.machine.workers);
-  fmt::print("{} images of {} classes to learn from, {} to be judged by, at {} x {} pixels; {} features\n",
-             bank.indices.size(), train.num_classes(), queries.indices.size(), network.info.size, network.info.size,
-             bank.rows.dim(1));
-
-  const auto print = [&](const std::string& name, const std::vector<int>& predicted) {
-    fmt::print("{:<32}{:7.2f} %\n", name, 100 * ssl::accuracy(predicted, queries.labels));
-    std::fflush(stdout);
-  };
-  print(fmt::format("kNN, k = {}, T = {}", knn.neighbours, knn.temperature),
-        ssl::knn_classify(bank.rows, bank.labels, queries.rows, knn));
-  if (s.linear) {
-    const ssl::LinearProbe probe = ssl::fit_linear_probe(bank.rows, bank.labels);
-    print(fmt::format("linear, L2 {:g}", probe.l2), probe.classify(queries.rows));
+  std::shared_ptr<nn::Trunk> untrained;
+  std::vector<nn::Trunk*> trunks{network.trunk.get()};
+  if (s.baselines) {
+    untrained = program::on(device, [&] { return nn::trunk(network.info.trunk, network.info.seed); });
+    trunks.push_back(untrained.get());
   }
+  const auto rows_of = [&](const data::Source& source) {
+    return s.baselines ? program::left_out(vision::features_and_pixels(trunks, network.info, source, s.machine.workers))
+                       : std::vector{program::features(network, source, s.machine.workers)};
+  };
+  const std::vector<data::Rows> bank = rows_of(train), queries = rows_of(test);
+  const std::vector<int>& labels = bank[0].labels;
+  fmt::print("{} images of {} classes to learn from, {} to be judged by, at {} x {} pixels; {} features\n",
+             bank[0].indices.size(), train.num_classes(), queries[0].indices.size(), network.info.size,
+             network.info.size, bank[0].rows.dim(1));
+  if (s.baselines) fmt::print("{:<32}{:>9}{:>20}{:>14}\n", "", "features", "untrained network", "raw pixels");
+
+  std::vector<std::string> sentences;
+  // A row of the table: of the features, then of what nobody trained. `judge` says what it predicts by rows of that
+  // kind.
+  const auto print = [&](const std::string& measure, const std::string& how, const auto& judge) {
+    std::vector<double> right;
+    for (size_t of = 0; of < bank.size(); ++of) {
+      const auto [name, predicted] = judge(bank[of].rows, queries[of].rows);
+      right.push_back(ssl::accuracy(predicted, queries[of].labels));
+      constexpr int widths[] = {7, 18, 12};
+      fmt::print("{:<{}}{:>{}.2f} %", of == 0 ? how + name : "", of == 0 ? 32 : 0, 100 * right.back(), widths[of]);
+      std::fflush(stdout);
+    }
+    fmt::print("\n");
+    if (!s.baselines) return;
+    const std::string below =
+        ssl::below_baselines(measure, right[0], {{"raw pixels", right[2]}, {"untrained network", right[1]}});
+    if (!below.empty()) sentences.push_back(below);
+  };
+  using Judged = std::pair<std::string, std::vector<int>>;
+  print("kNN", fmt::format("kNN, k = {}, T = {}", knn.neighbours, knn.temperature),
+        [&](const Tensor& learn, const Tensor& judged) {
+          return Judged{"", ssl::knn_classify(learn, labels, judged, knn)};
+        });
+  if (s.linear)
+    print("linear", "linear, L2 ", [&](const Tensor& learn, const Tensor& judged) {
+      const ssl::LinearProbe probe = ssl::fit_linear_probe(learn, labels);
+      return Judged{fmt::format("{:g}", probe.l2), probe.classify(judged)};
+    });
+  for (const std::string& sentence : sentences) fmt::print("{}\n", sentence);
   return 0;
 }
 

@@ -27,7 +27,7 @@ struct Settings {
   int64_t knn_every = 5;
   double minutes = 0;
   double max_unreadable = data::LoaderOptions{}.max_unreadable;
-  bool fresh = false, allow_partial = false;
+  bool baselines = true, fresh = false, allow_partial = false;
   vision::Training train;
   ssl::KnnOptions knn;
   program::ImageFlags images;
@@ -128,6 +128,8 @@ struct Settings {
         "Labelled images (a folder a class, perhaps in train/ and test/; or a CSV of path and label): kNN accuracy on "
         "the way");
     add(group, "--knn-every", knn_every, "Epochs between kNN tests")->check(program::between(1, 1e6));
+    add(group, "--baselines", baselines,
+        "kNN accuracy also of raw pixels and of the untrained network, measured once, at the start");
     add(group, "--knn-neighbours", knn.neighbours, "That vote")->check(program::at_least(1));
     add(group, "--knn-temperature", knn.temperature, "Of their votes")->check(program::above_zero());
     machine.flags(app);
@@ -142,11 +144,10 @@ struct Settings {
 };
 
 /// What may differ when a run goes on: nothing of it changes what is learned.
-const std::set<std::string> kMayDiffer{"run",           "data",           "checkpoint-every",
-                                       "keep",          "names",          "knn-data",
-                                       "knn-every",     "knn-neighbours", "knn-temperature",
-                                       "device",        "threads",        "workers",
-                                       "memory-budget", "max-unreadable", "view"};
+const std::set<std::string> kMayDiffer{
+    "run",       "data",           "checkpoint-every", "keep",      "names",  "knn-data",
+    "knn-every", "knn-neighbours", "knn-temperature",  "baselines", "device", "threads",
+    "workers",   "memory-budget",  "max-unreadable",   "view"};
 
 /// The weights to start from, if the run is at its start: the settings follow them.
 std::optional<ssl::Weights> weights_to_start_from(CLI::App& app, Settings& s) {
@@ -206,8 +207,9 @@ int pretrain(CLI::App& app, Settings& s) {
   const bool begins = s.fresh || !ssl::RunFolder::holds_checkpoint(s.run);  // else its settings are compared
   const std::optional<ssl::Weights> start = weights_to_start_from(app, s);
   // Earlier versions gave gray images to ResNets of three channels: such a run goes on as it began.
-  const bool as_stored = !begins && train.trunk.starts_with("resnet") &&
-                         program::settings_of_file(std::filesystem::path(s.run) / "config.toml")["trunk"] == train.trunk;
+  const bool as_stored =
+      !begins && train.trunk.starts_with("resnet") &&
+      program::settings_of_file(std::filesystem::path(s.run) / "config.toml")["trunk"] == train.trunk;
   const bool plain_name = s.init.empty() && !as_stored && train.trunk.find("in=") == std::string::npos;
   data::Source source = data::open_images(s.data, s.images.options(plain_name ? 0 : program::channels_of(train.trunk)));
   const vision::RunImages run_images = s.run_data.compare(s.run, s.fresh, source, s.data);
@@ -265,15 +267,22 @@ int pretrain(CLI::App& app, Settings& s) {
   const int size = train.views.crops[0].size;
   if (app.get_option("--view")->count() == 0)
     program::settle(app, "--view", s.view, std::string(data::name_of(data::choose_view_rule(source, size))));
-  const ssl::TrunkInfo info{train.trunk, size, s.mean, s.std, s.view};
+  const ssl::TrunkInfo info{train.trunk, size, s.mean, s.std, s.view, train.seed};
   options.carried = info.metadata();
   std::string judged_by;
+  std::function<ssl::Baselines()> baselines;
   ssl::RunReporter* reports = nullptr;  // once everything holds
   if (!s.knn_data.empty()) {
     program::change(app, "--knn-data", s.knn_data, data::absolute_path(s.knn_data));
     data::LabelledPair labelled = data::labelled_pair(s.knn_data, "", s.images.options(source.channels));
     judged_by = labelled.summary;
     options.evaluate_every = s.knn_every * per_epoch;
+    if (s.baselines)
+      baselines = [&, labelled] {  // before the first step the network is the untrained one, but for --init
+        const auto untrained =
+            start ? program::on(device, [&] { return nn::trunk(train.trunk, train.seed); }) : nullptr;
+        return vision::knn_baselines(untrained ? *untrained : model.result(), info, labelled, s.knn, train.workers);
+      };
     options.evaluate = vision::knn_test({made, &made->result()}, info, std::move(labelled), s.knn,
                                         [&](const std::string& reason) { reports->say("kNN: left out: " + reason); });
   }
@@ -304,6 +313,13 @@ int pretrain(CLI::App& app, Settings& s) {
                            train.method.summary ? train.method.summary() + ", " : "", options.lr));
   for (const std::string& line : started.lines) reporter.say(line);
   if (!judged_by.empty()) reporter.say("kNN: " + judged_by);
+  if (baselines) try {
+      reporter.compare_with(fmt::format("{}; k = {}, T = {}; {} of seed {}, {} pixels, view {}", judged_by,
+                                        s.knn.neighbours, s.knn.temperature, train.trunk, train.seed, size, s.view),
+                            baselines);
+    } catch (const OutOfMemory&) {
+      reporter.say("There is not enough memory to measure what raw pixels and the untrained network are worth.");
+    }
   if (!planned.empty()) reporter.say(planned);
   ssl::BatchSource batches = loader;
   if (run_images.has_changed) batches.restore = {};  // what could not be read may have been mended: all are tried again

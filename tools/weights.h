@@ -11,6 +11,7 @@
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "flag_checks.h"
 #include "program.h"
@@ -76,7 +77,7 @@ inline ssl::Weights read_weights(const CLI::App& app, const std::string& path) {
   const auto config = std::filesystem::absolute(weights.file).parent_path().parent_path() / "config.toml";
   if (weights.layout == nn::Layout::own && weights.metadata.empty() && std::filesystem::exists(config)) {
     auto settings = settings_of_file(config);
-    for (const char* key : {"trunk", "mean", "std", "view"})
+    for (const char* key : {"trunk", "mean", "std", "view", "seed"})
       if (settings.contains(key)) weights.metadata[key] = settings[key];
     if (settings.contains("crops"))
       weights.metadata["size"] = fmt::format("{}", data::parse_crops(settings["crops"])[0].size);
@@ -91,11 +92,15 @@ inline ssl::Network Weights::load(CLI::App& app, Device device) {
   return network;
 }
 
+/// Rows of several kinds of the same images; those that could not be read are listed on stderr.
+inline std::vector<data::Rows> left_out(std::vector<data::Rows> rows) {
+  for (const data::Failure& failure : rows.front().failures) fmt::print(stderr, "left out: {}\n", failure.reason);
+  return rows;
+}
+
 /// Features of all images of a source; those that cannot be read are listed on stderr and left out.
 inline data::Rows features(const ssl::Network& network, const data::Source& source, int workers) {
-  data::Rows rows = vision::features(network, source, workers);
-  for (const data::Failure& failure : rows.failures) fmt::print(stderr, "left out: {}\n", failure.reason);
-  return rows;
+  return left_out({vision::features(network, source, workers)}).front();
 }
 
 }  // namespace saccade::program

@@ -60,6 +60,7 @@
 #include <saccade/nn/schedule.h>
 #include <saccade/nn/stem.h>
 #include <saccade/nn/trunk.h>
+#include <saccade/ssl/eval/baselines.h>
 #include <saccade/ssl/eval/features.h>
 #include <saccade/ssl/eval/fine_tune.h>
 #include <saccade/ssl/eval/knn.h>
@@ -85,6 +86,7 @@
 #include <saccade/ssl/train/stop_signal.h>
 #include <saccade/ssl/train/trainer.h>
 #include <saccade/ssl/weights.h>
+#include <saccade/vision/baselines.h>
 #include <saccade/vision/choose.h>
 #include <saccade/vision/features.h>
 #include <saccade/vision/gallery.h>

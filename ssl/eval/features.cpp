@@ -8,9 +8,6 @@
 #include <span>
 
 namespace saccade::ssl {
-namespace {
-
-/// The map (one segment of N images, C channels) averaged over the cells of a grid: (N, grid * grid * C).
 Tensor pool_to_grid(const Tensor& map, int64_t grid) {
   const Segment s = map.segments().front();
   const int64_t channels = map.dim(1);
@@ -34,8 +31,6 @@ Tensor pool_to_grid(const Tensor& map, int64_t grid) {
     }
   return pooled;
 }
-
-}  // namespace
 
 Tensor features(nn::Trunk& trunk, const ImageRange& images, int64_t count, int64_t batch, int64_t grid) {
   if (count < 1 || batch < 1 || grid < 1)

@@ -36,6 +36,10 @@ using ImageRange = std::function<Tensor(int64_t first, int64_t last)>;
 /// do not depend on how images fall into batches beyond rounding: evaluation has no batch statistics.
 Tensor features(nn::Trunk& trunk, const ImageRange& images, int64_t count, int64_t batch = 512, int64_t grid = 1);
 
+/// The map (one segment of N images, C channels, on the CPU) averaged over each cell of such a partition:
+/// (N, grid * grid * C).
+Tensor pool_to_grid(const Tensor& map, int64_t grid);
+
 /// Why the features of images are not finite: "the layer stem.0 is the first whose result is not", or that the images
 /// already are not. Empty when they are finite.
 std::string where_not_finite(nn::Trunk& trunk, const Tensor& images);

@@ -44,6 +44,7 @@ HtmlReport report_of_log(const std::vector<LogLine>& log, std::span<const Metric
   SeriesByName health;
   // The last evaluation may be there twice, when a run was stopped during it; its numbers are then the same.
   std::map<int64_t, const LogLine*> evaluations;
+  Baselines baselines;  // the last said
   double seconds = 0, images = 0;
   for (const LogLine& line : log) {
     const auto x = static_cast<double>(line.step);
@@ -59,6 +60,8 @@ HtmlReport report_of_log(const std::vector<LogLine>& log, std::span<const Metric
         if (name != "step") health.add(name, x, value);
     } else if (line.kind == "evaluation") {
       evaluations[static_cast<int64_t>(number(line, "iterations"))] = &line;
+    } else if (line.kind == "baselines") {
+      baselines.assign(line.numbers.begin(), line.numbers.end());
     } else if (line.kind == "message" && line.texts.contains("band") && line.texts.contains("trouble")) {
       const auto advice = line.lists.find("advice");
       report.messages.push_back({line.step, line.texts.at("band") == name_of(Band::alarm) ? Band::alarm : Band::warn,
@@ -81,8 +84,14 @@ HtmlReport report_of_log(const std::vector<LogLine>& log, std::span<const Metric
   }
   for (const Series& s : accuracy.all())
     report.key_figures.insert(report.key_figures.begin(), {s.name, fmt::format("{:.1f} %", s.y.back())});
-  if (!accuracy.all().empty())
-    report.curves.push_back({.title = "Evaluation", .y_label = "% correct", .series = accuracy.all()});
+  if (!accuracy.all().empty()) {
+    Chart chart{.title = "Evaluation", .y_label = "% correct", .series = accuracy.all()};
+    for (const Series& s : accuracy.all())
+      if (s.name == "kNN") chart.note = below_baselines(s.name, s.y.back() / 100, baselines);
+    for (const auto& [name, share] : baselines)  // flat, from before training on
+      chart.series.push_back({name, {0, static_cast<double>(evaluations.rbegin()->first)}, {100 * share, 100 * share}});
+    report.curves.push_back(std::move(chart));
+  }
   if (!lr.x.empty()) report.curves.push_back({.title = "Learning rate", .y_label = "lr", .series = {lr}});
   for (const Series& s : health.all()) {
     const MetricGuide* guide = find_guide(guides, s.name);

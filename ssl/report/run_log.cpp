@@ -38,9 +38,7 @@ void RunLog::write(std::string_view kind, int64_t step, std::span<const LogField
   append(kind, &step, fields);
 }
 
-void RunLog::write(std::string_view kind, std::initializer_list<LogField> fields) {
-  append(kind, nullptr, std::span(fields.begin(), fields.size()));
-}
+void RunLog::write(std::string_view kind, std::span<const LogField> fields) { append(kind, nullptr, fields); }
 
 void RunLog::rewind(int64_t step) {
   std::string kept;

@@ -33,7 +33,10 @@ class RunLog {
     write(kind, step, std::span(fields.begin(), fields.size()));
   }
   /// A line without a step: it is kept when a run is resumed.
-  void write(std::string_view kind, std::initializer_list<LogField> fields);
+  void write(std::string_view kind, std::span<const LogField> fields);
+  void write(std::string_view kind, std::initializer_list<LogField> fields) {
+    write(kind, std::span(fields.begin(), fields.size()));
+  }
 
  private:
   void rewind(int64_t step);

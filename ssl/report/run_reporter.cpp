@@ -18,6 +18,8 @@ FitResult RunReporter::run(Trainer& trainer, const BatchSource& source) {
   try {
     const FitResult result = trainer.fit(source, folder_);
     list_unreadable();
+    if (!result.interrupted && numbers_.knn >= 0)
+      if (const std::string below = below_baselines("kNN", numbers_.knn, baselines_); !below.empty()) say(below);
     progress_.finish();
     if (const Verdict verdict = verdict_of(read_run_log(folder_ / "log.jsonl"), guides_);
         !result.interrupted && !verdict.text.empty())
@@ -35,6 +37,20 @@ FitResult RunReporter::run(Trainer& trainer, const BatchSource& source) {
     }
     std::rethrow_exception(failure);
   }
+}
+
+void RunReporter::compare_with(const std::string& judged, const std::function<Baselines()>& measure) {
+  baselines_.clear();
+  for (const LogLine& line : read_run_log(folder_ / "log.jsonl"))
+    if (line.kind == "baselines" && line.texts.contains("judged") && line.texts.at("judged") == judged)
+      baselines_.assign(line.numbers.begin(), line.numbers.end());
+  if (baselines_.empty()) {
+    baselines_ = measure();
+    std::vector<LogField> fields{{"judged", judged}};
+    for (const auto& [name, accuracy] : baselines_) fields.emplace_back(name, accuracy);
+    log_.write("baselines", fields);
+  }
+  progress_.say("kNN without training: " + text_of(baselines_));
 }
 
 Observer RunReporter::observer() {
@@ -128,7 +144,8 @@ void RunReporter::on_evaluation(int64_t iteration, const std::vector<std::pair<s
     if (name == "kNN") numbers_.knn = value;
   }
   log_.write("evaluation", step, fields);
-  progress_.say(fmt::format("After {} iterations: {}", iteration, text));
+  progress_.say(fmt::format("After {} iterations: {}{}", iteration, text,
+                            baselines_.empty() ? "" : fmt::format(" ({})", text_of(baselines_))));
 }
 
 void RunReporter::write_page() const {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <saccade/ssl/eval/baselines.h>
 #include <saccade/ssl/report/html_report.h>
 #include <saccade/ssl/report/progress_line.h>
 #include <saccade/ssl/report/run_folder.h>
@@ -36,11 +37,16 @@ struct RunReportOptions {
 ///
 /// Lines of the log, by kind: "step" (loss, lr, epoch, images, seconds, waiting), "health" (the metrics by name),
 /// "message" (band, trouble, advice), "evaluation" (iterations: how many were done; the numbers by name), "notice"
-/// (text), "unreadable" (files: those found since the last such line). "step" is the iteration, from 0; an evaluation
-/// stands at the last iteration before it.
+/// (text), "baselines" (judged: by what; the accuracies by name), "unreadable" (files: those found since the last such
+/// line). "step" is the iteration, from 0; an evaluation stands at the last iteration before it.
 class RunReporter {
  public:
   RunReporter(const RunFolder& folder, RunReportOptions options);
+
+  /// What kNN accuracies are shown beside, from here on: in words, in the log, as flat lines of the page; a sentence
+  /// says at the end where features are worth less. Measured once: a run that goes on has it from its log.
+  /// @param judged  what the accuracies depend on: they are measured anew where the log has those of something else
+  void compare_with(const std::string& judged, const std::function<Baselines()>& measure);
 
   /// Trains to the end, or until interrupted, and writes the page; also when training fails, before the error goes on
   /// its way.
@@ -71,6 +77,7 @@ class RunReporter {
   ProgressLine progress_;
   std::unique_ptr<TensorBoard> board_;  ///< made at the first step, which it has to know
   ProgressNumbers numbers_;
+  Baselines baselines_;
   bool has_stepped_ = false;
   int64_t epoch_ = 0;
   std::optional<std::set<std::string>> listed_;  ///< unreadable samples of the log, once it was looked at

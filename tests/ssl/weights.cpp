@@ -72,7 +72,8 @@ TEST(TrunkInfo, WhatIsNoNumberIsRefusedWithTheFilesName) {
                                    {"mean", "1,nan,3"},
                                    {"std", "1,0,1"},
                                    {"std", "1,2,3,"},
-                                   {"view", "all"}}) {
+                                   {"view", "all"},
+                                   {"seed", "-1"}}) {
     TrunkInfo into;
     EXPECT_NE(complaint<Error>([&] {
                 into.take({{key, value}}, "some/file");

@@ -99,13 +99,13 @@ TEST(Programs, PretrainThenEvaluateThenEmbed) {
     kinds.insert(line.kind);
     if (line.kind == "unreadable") unreadable = line.lists.at("files");
   }
-  EXPECT_EQ(kinds, (std::set<std::string>{"evaluation", "health", "notice", "step", "unreadable"}));
+  EXPECT_EQ(kinds, (std::set<std::string>{"baselines", "evaluation", "health", "notice", "step", "unreadable"}));
   ASSERT_EQ(unreadable.size(), 1U);
   EXPECT_NE(unreadable[0].find("zz.jpg"), std::string::npos);
 
   const std::string page = content_of(run_folder / "report.html");
-  for (const char* part :
-       {"<svg", "data:image/png;base64,", "assignment entropy", "Learning rate", "What some prototypes"})
+  for (const char* part : {"<svg", "data:image/png;base64,", "assignment entropy", "Learning rate",
+                           "What some prototypes", "untrained network"})
     EXPECT_NE(page.find(part), std::string::npos) << part;
   bool has_events = false;
   for (const auto& entry : fs::directory_iterator(run_folder))
@@ -132,7 +132,14 @@ TEST(Programs, PretrainThenEvaluateThenEmbed) {
   ASSERT_EQ(judged.status, 0) << judged.err;
   EXPECT_GE(percentage(judged.out, "kNN, k = 5"), 70) << judged.out;
   EXPECT_GE(percentage(judged.out, "linear"), 70) << judged.out;
+  EXPECT_NE(judged.out.find("features   untrained network    raw pixels"), std::string::npos) << judged.out;
   EXPECT_NE(judged.err.find("zz.jpg"), std::string::npos);
+  // The features are the same numbers without what they are shown beside.
+  const Outcome plain = run("eval", {"--weights", run_folder.string(), "--train", (folder / "photos").string(), "--knn",
+                                     "5,0.07", "--linear", "--baselines", "false"});
+  EXPECT_EQ(plain.out.find("untrained"), std::string::npos) << plain.out;
+  for (const char* row : {"kNN, k = 5", "linear"})
+    EXPECT_EQ(percentage(plain.out, row), percentage(judged.out, row)) << plain.out << judged.out;
 
   const std::vector<std::string> embed{"--weights", run_folder.string(), "--data", (folder / "photos").string()};
   const auto with = [&](std::vector<std::string> arguments) {
@@ -301,6 +308,9 @@ TEST(Programs, GrayIdxFilesGetANetworkOfOneChannel) {
     ASSERT_EQ(trained.status, 0) << trained.err;
   }
   EXPECT_NE(content_of(folder / "run" / "config.toml").find(",in=1"), std::string::npos);
+  const auto log = ssl::read_run_log(folder / "run" / "log.jsonl");
+  EXPECT_EQ(std::ranges::count(log, std::string("baselines"), &ssl::LogLine::kind), 1)
+      << "measured in the first sitting";
   const std::string checkpoint = (folder / "run" / "checkpoints" / "step-00000009.ckpt").string();
   const Outcome judged = run("eval", {"--weights", checkpoint, "--train", data, "--linear"});
   ASSERT_EQ(judged.status, 0) << judged.err;
