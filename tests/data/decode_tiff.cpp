@@ -124,7 +124,8 @@ TEST(DecodeTiff, OneThatEndsTooEarlyIsRefusedAndNothingIsPrinted) {
     for (size_t length = 0; length < whole.size(); ++length) {
       const auto cut = std::span(whole).first(length);
       if (error_of(cut) != "") continue;
-      ASSERT_GE(length + 4, whole.size()) << name;  // what ends within the mark of the end, or a checksum, has its pixels
+      ASSERT_GE(length + 4, whole.size())
+          << name;  // what ends within the mark of the end, or a checksum, has its pixels
       ASSERT_EQ(decode(cut).pixels, image.pixels) << name << " cut to " << length;
     }
   }
