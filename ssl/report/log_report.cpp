@@ -80,7 +80,7 @@ HtmlReport report_of_log(const std::vector<LogLine>& log, std::span<const Metric
                           {"Loss", fmt::format("{:.3f}", mean_of_last(loss, 100))},
                           {"Training time", duration_text(seconds)},
                           {"Images/s", fmt::format("{:.0f}", seconds > 0 ? images / seconds : 0)}};
-    report.curves.push_back({.title = "Loss", .y_label = "cross-entropy", .series = {loss}});
+    report.curves.push_back({.title = "Loss", .y_label = "loss", .series = {loss}});
   }
   for (const Series& s : accuracy.all())
     report.key_figures.insert(report.key_figures.begin(), {s.name, fmt::format("{:.1f} %", s.y.back())});
