@@ -60,6 +60,14 @@ TEST(KnnTest, MeasuresWhatNeighboursSayAndTellsOnceOfEachThatCannotBeRead) {
   EXPECT_EQ(told.size(), 1u);
 }
 
+TEST(KnnTest, AsksOfTheTestImagesWhatTheTrainImagesSay) {
+  data::Source untrue = grays();
+  for (const size_t i : {size_t{0}, size_t{2}, size_t{4}}) untrue.labels[i] = 1;
+  const data::LabelledPair pair = {.train = grays(3), .test = untrue, .summary = ""};
+  const auto numbers = knn_test(nn::trunk(kTiny, 1), tiny_info(), pair, {.neighbours = 1}, {})(0);
+  EXPECT_NEAR(numbers[0].second, 4. / 7, 1e-6) << "three of the seven that can be read are dark and said to be bright";
+}
+
 TEST(Network, OutOfAFileIsThatWhichWasSavedAndWhatIsKnownBetterWins) {
   const TemporaryFolder folder;
   const auto trunk = nn::trunk(kTiny, 1);

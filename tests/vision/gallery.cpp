@@ -1,4 +1,6 @@
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <saccade/core/autograd.h>
 #include <saccade/nn/layers.h>
 #include <saccade/vision/features.h>
 #include <saccade/vision/gallery.h>
@@ -23,6 +25,18 @@ TEST(Thumbnail, IsTheMiddleSquareUnderTheFilesName) {
   EXPECT_EQ(picture.label, "0, \"a\".png");
   ASSERT_EQ(picture.pixels.size(), 300u);
   for (const int v : picture.pixels) EXPECT_EQ(v, 200);
+}
+
+TEST(Thumbnail, HasTheColoursOfATallImagesMiddle) {
+  data::Source source = grays();
+  source.read = [](int64_t, double, data::Image& out) {
+    out.resize(30, 10, 3);
+    for (int y = 0; y < 30; ++y)
+      for (int x = 0; x < 30; ++x) out.row(y)[x] = static_cast<uint8_t>(y >= 10 && y < 20 ? 50 * (x % 3) : 255);
+  };
+  const ssl::Thumbnail picture = thumbnail(source, 0, 64);
+  ASSERT_EQ(picture.pixels.size(), 300u);
+  for (size_t i = 0; i < 300; ++i) EXPECT_EQ(picture.pixels[i], 50 * (i % 3)) << i;
 }
 
 /// Embeds an image of one gray as (gray, 1 - gray).
@@ -50,6 +64,22 @@ TEST(PrototypeGallery, ShowsTheImagesNearestToEachPrototype) {
   EXPECT_EQ(gallery.rows[0].pictures[0].label, "0, \"a\".png") << "the darkest comes first";
   EXPECT_EQ(gallery.rows[1].pictures[0].label, "7, \"a\".png") << "and the brightest";
   EXPECT_NE(gallery.note.find("7 images"), std::string::npos) << gallery.note;
+}
+
+TEST(PrototypeGallery, OfMoreImagesThanItLooksAtTakesThemEvenly) {
+  const auto model = nn::trunk(kTiny);
+  const Tensor prototypes = Tensor::from(std::vector<float>{1, 0}, {1, 2});
+  bool recorded = false;
+  const auto embed = [&](const Tensor& images) {
+    recorded = autograd::recording({model->parameters().front()});
+    return by_brightness(images);
+  };
+  const ssl::Gallery gallery = prototype_gallery(*model, embed, prototypes, grays(40), view_of(tiny_info()), 4);
+  ASSERT_EQ(gallery.rows.size(), 1u);
+  std::vector<std::string> labels;
+  for (const ssl::Thumbnail& picture : gallery.rows[0].pictures) labels.push_back(picture.label);
+  EXPECT_THAT(labels, testing::UnorderedElementsAre("0, \"a\".png", "10, \"a\".png", "20, \"a\".png", "30, \"a\".png"));
+  EXPECT_FALSE(recorded) << "nothing is kept for a backward that does not come";
 }
 
 }  // namespace

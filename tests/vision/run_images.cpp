@@ -48,6 +48,9 @@ TEST_F(RunOnImages, RefusesOthersByNameUnlessTheyAreAccepted) {
   EXPECT_TRUE(accepted.has_changed);
   EXPECT_TRUE(accepted.now.was_changed);
   EXPECT_NE(accepted.notice.find("which was accepted"), std::string::npos) << accepted.notice;
+  accepted.store(ssl::RunFolder(run));
+  EXPECT_FALSE(compare().has_changed);
+  EXPECT_TRUE(compare().now.was_changed) << "a run never forgets that its images changed";
   EXPECT_FALSE(compare({.fresh = true}).has_changed) << "a run that starts over compares nothing";
 }
 
