@@ -1,8 +1,8 @@
 #pragma once
 
 #include <saccade/ssl/report/chart.h>
-#include <saccade/ssl/report/verdict.h>
 #include <saccade/ssl/report/png.h>
+#include <saccade/ssl/report/verdict.h>
 
 #include <filesystem>
 #include <string>
