@@ -269,13 +269,16 @@ int pretrain(CLI::App& app, Settings& s) {
     program::settle(app, "--view", s.view, std::string(data::name_of(data::choose_view_rule(source, size))));
   const ssl::TrunkInfo info{train.trunk, size, s.mean, s.std, s.view, train.seed};
   options.carried = info.metadata();
-  std::string judged_by;
+  std::string judged_by, judged;  // by what: in words, and what makes it the same
   std::function<ssl::Baselines()> baselines;
   ssl::RunReporter* reports = nullptr;  // once everything holds
   if (!s.knn_data.empty()) {
     program::change(app, "--knn-data", s.knn_data, data::absolute_path(s.knn_data));
     data::LabelledPair labelled = data::labelled_pair(s.knn_data, "", s.images.options(source.channels));
     judged_by = labelled.summary;
+    judged = fmt::format("{}: {} and {} images; k = {}, T = {}; {} of seed {}, {} pixels, view {}",
+                         data::printable(s.knn_data), labelled.train.size(), labelled.test.size(), s.knn.neighbours,
+                         s.knn.temperature, train.trunk, train.seed, size, s.view);
     options.evaluate_every = s.knn_every * per_epoch;
     if (s.baselines)
       baselines = [&, labelled] {  // before the first step the network is the untrained one, but for --init
@@ -314,9 +317,7 @@ int pretrain(CLI::App& app, Settings& s) {
   for (const std::string& line : started.lines) reporter.say(line);
   if (!judged_by.empty()) reporter.say("kNN: " + judged_by);
   if (baselines) try {
-      reporter.compare_with(fmt::format("{}; k = {}, T = {}; {} of seed {}, {} pixels, view {}", judged_by,
-                                        s.knn.neighbours, s.knn.temperature, train.trunk, train.seed, size, s.view),
-                            baselines);
+      reporter.compare_with(judged, baselines);
     } catch (const OutOfMemory&) {
       reporter.say("There is not enough memory to measure what raw pixels and the untrained network are worth.");
     }

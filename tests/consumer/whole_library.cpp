@@ -47,7 +47,8 @@ Tensor loss() {
   const std::vector<int32_t> classes = {0, 1, 2, 3};
   const Tensor labels = Tensor::from(classes, {4});
   const Device device = scores.device();
-  const Tensor targets = sinkhorn(scores.slice(0, 2), 0.05f, 3);
+  const Tensor first = scores.slice(0, 2);
+  const Tensor targets = scale(add(sinkhorn(first, 0.05f, 3), softmax(first, 0.1f, mean_rows(scores))), 0.5f);
   const Tensor parts[] = {swapped_prediction(scores, targets, 2, 0.1f),
                           cross_entropy(scores, device == Device::cpu ? labels : labels.to(device)),
                           add(sum(rows), sum(logsumexp(scores))), inner_product(rows, rows)};
