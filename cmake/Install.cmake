@@ -11,7 +11,7 @@ install(TARGETS saccade ${libraries} EXPORT SaccadeTargets ARCHIVE DESTINATION $
 # and so are headers that sources share among themselves (parts of parsers and of the ways to data); saccade.h leads to
 # every other (tests/consumer/run.cmake looks).
 set(private_headers
-  "core/io/(element_type|foreign_file|memory_budget|pickle|pickle_names|pickle_opcodes|pytorch_file|quoted_text|zip_archive)"
+  "core/io/(foreign_file|memory_budget|pickle|pickle_names|pickle_opcodes|pytorch_file|quoted_text|zip_archive)"
   "core/(plan/call_timer|plan/devices|utf8)"
   "data/(census|decode_formats|exif|file_kind|files|idx_files|labelled|layout|listing|table|table_paths)"
   "ssl/eval/lbfgs")
