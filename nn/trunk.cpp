@@ -88,4 +88,8 @@ int64_t input_channels(std::string_view description) {
   return is_resnet(description) ? resnet_spec(description).in_channels : regnet_spec(description).in_channels;
 }
 
+std::string for_gray(const std::string& description) {
+  return description + (description.find(':') == std::string::npos ? ":in=1" : ",in=1");
+}
+
 }  // namespace saccade::nn

@@ -78,5 +78,7 @@ std::shared_ptr<Trunk> trunk(std::string_view description, uint64_t seed = 0);
 
 /// Of the images that the trunk of a description sees.
 int64_t input_channels(std::string_view description);
+/// The description, which says nothing of channels, of the same trunk for gray images.
+std::string for_gray(const std::string& description);
 
 }  // namespace saccade::nn

@@ -79,14 +79,9 @@ struct Settings {
   }
 };
 
-/// For questions about memory alone.
-struct NoTime final : plan::TimeModel {
-  double seconds(const kernels::Call&) override { return 0; }
-};
-
 /// Smallest budgets of the same step done otherwise.
 std::vector<std::string> what_helps(const Settings& settings, const ssl::StepSpec& spec, int64_t beside) {
-  NoTime no_time;
+  plan::NoTime no_time;
   std::vector<std::string> lines;
   const auto offer = [&](const std::string& what, const std::function<void(ssl::StepSpec&)>& change) {
     ssl::StepSpec other = spec;
@@ -163,7 +158,7 @@ int make_plan(CLI::App& app, Settings& s) {
                                                       bytes_text(budget), bytes_text(best.rehearsal.arena + outside));
   std::vector<std::pair<std::string, std::string>> more;
   if (best.fits) {
-    NoTime no_time;
+    plan::NoTime no_time;
     constexpr int64_t kMost = 65536;
     const int64_t largest = ssl::largest_batch(spec, no_time, for_arena, kMost).batch;
     more.emplace_back("Largest batch that fits", fmt::format("{}{}", largest, largest == kMost ? " or more" : ""));

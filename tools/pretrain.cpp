@@ -93,13 +93,11 @@ int pretrain(CLI::App& app, Settings& s) {
   program::change(app, "--data", s.data, run_images.now.path);
   options.keep_length = run_images.now.was_changed;
   if (plain_name && source.channels == 1 && app.get_option("--trunk")->count() > 0)  // gray images: one channel
-    program::change(app, "--trunk", train.trunk,
-                    train.trunk + (train.trunk.find(':') == std::string::npos ? ":in=1" : ",in=1"));
+    program::change(app, "--trunk", train.trunk, nn::for_gray(train.trunk));
   std::vector<std::string> chosen;
   if (begins) chosen = choose_settings(app, s, source, device, budget);
   if (source.channels != program::channels_of(train.trunk))  // gray images stored in colour
     source = data::with_channels(source, program::channels_of(train.trunk));
-  options.precision = program::type_of(s.precision);
   train.views.crops = train.multi_crop().crops;
   int64_t crops = 0;
   for (const data::CropSpec& spec : train.views.crops) crops += spec.count;
@@ -107,8 +105,7 @@ int pretrain(CLI::App& app, Settings& s) {
   if (const int64_t each = train.method.crops_of_each; begins && each > 0 && crops != each)
     throw Error(fmt::format("--crops {}: {} takes {} crops of each image, not {}", train.crops, train.method.title,
                             each, crops));
-  ssl::RunFacts facts{.images = train.batch * options.accumulate, .optimizer = train.optimizer};
-  program::check_settings(train.method, facts);
+  program::check_settings(train.method, train.facts(source.size(), 0));
   const auto trunk = program::on(device, [&] { return nn::trunk(train.trunk, train.seed); });
   if (source.size() < train.batch)
     throw Error(fmt::format("--batch {}: more than the {} images of {}", train.batch, source.size(), source.name));
@@ -123,10 +120,7 @@ int pretrain(CLI::App& app, Settings& s) {
   if (iterations < 1)
     throw Error(fmt::format("--accumulate {}: the {} batches of all epochs make no iteration", options.accumulate,
                             options.epochs * loader.batches_per_epoch()));
-  facts.features = trunk->out_channels();
-  facts.data = source.size();
-  facts.per_epoch = per_epoch;
-  facts.iterations = iterations;
+  const ssl::RunFacts facts = train.facts(source.size(), trunk->out_channels());
   program::settle(app, train.method, facts);
   program::settle(app, "--lr", options.lr, static_cast<float>(train.method.lr.find(facts)));
   program::settle(app, "--warmup", options.warmup_iterations, static_cast<int64_t>(train.method.warmup.find(facts)));

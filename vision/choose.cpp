@@ -4,7 +4,6 @@
 #include <saccade/data/image.h>
 #include <saccade/data/loader.h>
 #include <saccade/kernels/error.h>
-#include <saccade/nn/regnet.h>
 #include <saccade/ssl/train/budget.h>
 #include <saccade/ssl/train/step.h>
 #include <saccade/vision/choose.h>
@@ -132,16 +131,11 @@ void choose_batch(Chooser& chooser, const ImageFacts& images, Device device) {
 }
 
 std::string trunk_of(const Rung& rung, const ImageFacts& images) {
-  if (!images.gray) return rung.trunk;
-  return rung.trunk + (rung.trunk.find(':') == std::string::npos ? ":in=1" : ",in=1");
+  return images.gray ? nn::for_gray(rung.trunk) : rung.trunk;
 }
 
 using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-struct NoTime final : plan::TimeModel {
-  double seconds(const kernels::Call&) override { return 0; }
-};
 
 /// Runs the first iterations of a training and forgets them.
 /// @param at_most   seconds to spend, but for three iterations
@@ -152,7 +146,7 @@ std::optional<double> seconds_of_iteration(const Time& time, const Training& tra
                                            Device device, double at_most, double too_long, bool needs_it) {
   const int channels = source.channels;
   const ssl::StepSpec step = training.step(channels, device);
-  NoTime no_time;
+  plan::NoTime no_time;
   const int64_t needed = ssl::Planner(step, no_time).keep_all(Keep::eager).rehearsal.arena;
   const bool fits = time.memory > 0 ? needed + ssl::process_overhead() <= time.memory
                                     : static_cast<double>(needed) <= 0.7 * static_cast<double>(ssl::memory_of(device));
@@ -220,12 +214,7 @@ void settle(const Chooser& chooser, const ImageFacts& images) {
            std::ranges::find(chooser.choices, name, &Choice::setting) != chooser.choices.end();
   };
   const DeviceScope meta(Device::meta);
-  const ssl::RunFacts facts{.images = t.batch * t.options.accumulate,
-                            .features = nn::trunk(t.trunk)->out_channels(),
-                            .data = images.count,
-                            .per_epoch = t.per_epoch(images.count),
-                            .iterations = t.iterations(images.count),
-                            .optimizer = t.optimizer};
+  const ssl::RunFacts facts = t.facts(images.count, nn::trunk(t.trunk)->out_channels());
   t.method.settle(facts, [&](const ssl::Setting& s) { return is_there(s.name); });
   if (!is_there("lr")) t.options.lr = static_cast<float>(t.method.lr.find(facts));
   if (!is_there("warmup")) t.options.warmup_iterations = static_cast<int64_t>(t.method.warmup.find(facts));
@@ -284,18 +273,18 @@ std::vector<Choice> choose_within(const Time& time, Training& training, data::So
   choose_batch(chooser, images, device);
 
   struct Trial {
-    Rung rung;
-    double seconds;  ///< an iteration
-    double shown;    ///< images, in all of the time
+    std::string trunk, crops;  ///< with what was given
+    double seconds;            ///< an iteration
+    double shown;              ///< images, in all of the time
   };
   std::optional<Trial> best;
   std::string passed;  // why no dearer one
   for (const Rung& rung : rungs_for(images)) {
-    if (best && chooser.is_given("trunk") && chooser.is_given("crops")) break;
     Training tried = training;
     Chooser trying{tried, given};
     trying.take("trunk", trunk_of(rung, images), "");
     trying.take("crops", crops_for(training.method, rung, images), "");
+    if (best && tried.trunk == best->trunk && tried.crops == best->crops) continue;  // given: no other to try
     choose_schedule(trying, images);
     const double together = tried.batch * static_cast<double>(tried.options.accumulate);
     const double too_long = best ? 2 * all * together / rung.images : std::numeric_limits<double>::infinity();
@@ -310,14 +299,13 @@ std::vector<Choice> choose_within(const Time& time, Training& training, data::So
                            count_text(rung.images));
       break;
     }
-    best = {rung, *seconds, shown};
+    best = {tried.trunk, tried.crops, *seconds, shown};
   }
   if (!best) throw Error(fmt::format("no training fits the memory: {}", passed));
   const std::string sees =
       fmt::format("{} images can be shown to it{}{}", count_text(best->shown), passed.empty() ? "" : "; ", passed);
-  chooser.take("trunk", trunk_of(best->rung, images), sees);
-  chooser.take("crops", crops_for(training.method, best->rung, images),
-               fmt::format("images of {} pixels", images.side));
+  chooser.take("trunk", best->trunk, sees);
+  chooser.take("crops", best->crops, fmt::format("images of {} pixels", images.side));
   choose_schedule(chooser, images);
 
   double seconds = best->seconds;

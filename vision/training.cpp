@@ -42,4 +42,13 @@ int64_t Training::iterations(int64_t images) const {
   return options.iterations > 0 ? options.iterations : options.epochs * (images / batch) / options.accumulate;
 }
 
+ssl::RunFacts Training::facts(int64_t images, int64_t features) const {
+  return {.images = batch * options.accumulate,
+          .features = features,
+          .data = images,
+          .per_epoch = per_epoch(images),
+          .iterations = iterations(images),
+          .optimizer = optimizer};
+}
+
 }  // namespace saccade::vision

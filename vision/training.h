@@ -37,6 +37,9 @@ struct Training {
   /// Length of an epoch, and of all of it, iterations.
   int64_t per_epoch(int64_t images) const;
   int64_t iterations(int64_t images) const;
+  /// What the method's defaults follow from.
+  /// @param features  nn::Trunk::out_channels()
+  ssl::RunFacts facts(int64_t images, int64_t features) const;
 };
 
 }  // namespace saccade::vision

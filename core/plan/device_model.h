@@ -21,6 +21,11 @@ class TimeModel {
   virtual double seconds(const kernels::Call& call) = 0;
 };
 
+/// For questions about memory alone.
+struct NoTime final : TimeModel {
+  double seconds(const kernels::Call& /*call*/) override { return 0; }
+};
+
 /// Adds up what the calls of a rehearsal would take: install it with a kernels::MetaListenScope.
 class Clock final : public kernels::MetaListener {
  public:

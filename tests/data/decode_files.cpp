@@ -1,7 +1,5 @@
 #include <gtest/gtest.h>
 #include <saccade/core/random.h>
-#include <saccade/data/decode.h>
-#include <saccade/kernels/error.h>
 #include <zlib.h>
 
 #include <algorithm>
@@ -11,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "data/decoding.h"
 #include "data/peak_memory.h"
 
 /// Image files as people have them, against what Pillow reads: tests/goldens/decode.py.
@@ -18,21 +17,6 @@ namespace saccade::data {
 namespace {
 
 const std::string kFolder = SACCADE_GOLDENS "/decode/";
-
-std::vector<uint8_t> bytes_of(const std::string& name) {
-  std::vector<uint8_t> bytes;
-  read_file(kFolder + name, 1 << 20, bytes);
-  return bytes;
-}
-
-std::string error_of(std::span<const uint8_t> bytes, const DecodeOptions& options = {}) {
-  try {
-    decode(bytes, options);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
 
 uint32_t checksum(const Image& image) {
   return static_cast<uint32_t>(crc32(0, image.pixels.data(), static_cast<uInt>(image.pixels.size())));
@@ -55,7 +39,7 @@ TEST(DecodeFiles, GivePillowsPixels) {
   const auto all = cases();
   ASSERT_GE(all.size(), 140u);
   for (const Case& c : all) {
-    const auto bytes = bytes_of(c.name);
+    const auto bytes = golden_image(c.name);
     ASSERT_EQ(error_of(bytes), "") << c.name;
     const Image image = decode(bytes);
     EXPECT_EQ(image.width, c.width) << c.name;
@@ -69,17 +53,17 @@ TEST(DecodeFiles, GivePillowsPixels) {
 TEST(DecodeFiles, ABmpThatEndsTooEarlyIsRefused) {
   for (const char* name :
        {"palette1.bmp", "bits16.bmp", "bits24_top_down.bmp", "masks_565_40.bmp", "palette4_os2.bmp"}) {
-    const auto bytes = bytes_of(name);
+    const auto bytes = golden_image(name);
     EXPECT_NE(error_of(std::span(bytes).first(bytes.size() - 4)).find("the file has"), std::string::npos) << name;
   }
-  const auto runs = bytes_of("rle4.bmp");
+  const auto runs = golden_image("rle4.bmp");
   for (size_t length = 0; length < runs.size() - 2; ++length)
     EXPECT_NE(error_of(std::span(runs).first(length)), "") << length;
 }
 
 TEST(DecodeFiles, ABmpOfRunsMayLeaveRowsOut) {
   // Width 3, height 3: an empty row, a row of a run, and the end.
-  auto bytes = bytes_of("rle8_odd_offset.bmp");
+  auto bytes = golden_image("rle8_odd_offset.bmp");
   bytes[18] = bytes[22] = 3;
   bytes.resize(1079);
   for (int byte : {0, 0, 3, 9, 0, 0, 0, 1}) bytes.push_back(static_cast<uint8_t>(byte));
@@ -93,12 +77,12 @@ TEST(DecodeFiles, ABmpOfRunsMayLeaveRowsOut) {
 }
 
 TEST(DecodeFiles, ABmpHeaderThatClaimsTooMuchIsRefused) {
-  auto bytes = bytes_of("rle8.bmp");
+  auto bytes = golden_image("rle8.bmp");
   bytes[20] = bytes[24] = 0x7f;  // 8 million in both directions
   EXPECT_NE(error_of(bytes).find("more than the limit"), std::string::npos);
   bytes[25] = 0x80;  // the same height from the top down
   EXPECT_NE(error_of(bytes).find("more than the limit"), std::string::npos);
-  bytes = bytes_of("bits24.bmp");
+  bytes = golden_image("bits24.bmp");
   bytes[20] = 0x1f;  // fewer pixels than the limit, but not in this file
   EXPECT_NE(error_of(bytes).find("the file has"), std::string::npos);
 }
@@ -159,22 +143,22 @@ TEST(DecodeFiles, ALargePngTakesTheMemoryOfItsPixels) {
 TEST(DecodeFiles, AJpegIsTurnedAsItsExifOrientationSays) {
   for (int orientation = 1; orientation <= 8; ++orientation) {
     const std::string name = "exif" + std::to_string(orientation);
-    const Image image = decode(bytes_of(name + ".jpg")), expected = decode(bytes_of(name + ".png"));
+    const Image image = decode(golden_image(name + ".jpg")), expected = decode(golden_image(name + ".png"));
     ASSERT_EQ(image.width, orientation < 5 ? 45 : 34);
     ASSERT_EQ(image.pixels.size(), expected.pixels.size());
     double sum = 0;
     for (size_t i = 0; i < image.pixels.size(); ++i) sum += std::abs(image.pixels[i] - expected.pixels[i]);
     EXPECT_LT(sum / static_cast<double>(image.pixels.size()), 6) << name;
     // Also at a fraction of its size, and where the transform gives gray.
-    EXPECT_EQ(decode(bytes_of(name + ".jpg"), {.useful_side = 4}).height, orientation < 5 ? 5 : 6);
-    const Image gray = decode(bytes_of(name + ".jpg"), {.channels = 1});
+    EXPECT_EQ(decode(golden_image(name + ".jpg"), {.useful_side = 4}).height, orientation < 5 ? 5 : 6);
+    const Image gray = decode(golden_image(name + ".jpg"), {.channels = 1});
     EXPECT_EQ(gray.width, image.width);
     EXPECT_NEAR(gray.row(3)[5], (image.row(3)[15] * 77 + image.row(3)[16] * 150 + image.row(3)[17] * 29) / 256, 3);
   }
 }
 
 TEST(DecodeFiles, OfALongJpegTheShorterSideSaysWhatSuffices) {
-  const auto bytes = bytes_of("strip.jpg");  // 600 x 32: as good as 64 x 32, a side of 45
+  const auto bytes = golden_image("strip.jpg");  // 600 x 32: as good as 64 x 32, a side of 45
   const auto height = [&](double useful) { return decode(bytes, {.useful_side = useful}).height; };
   EXPECT_EQ(height(23), 32);
   EXPECT_EQ(height(22), 16);
@@ -183,9 +167,9 @@ TEST(DecodeFiles, OfALongJpegTheShorterSideSaysWhatSuffices) {
 
 TEST(DecodeFiles, ExifMayBeLeftOut) {
   for (const char* format : {"jpg", "png", "webp"}) {
-    const Image upright = decode(bytes_of(std::string("exif1.") + format));
+    const Image upright = decode(golden_image(std::string("exif1.") + format));
     for (int orientation = 2; orientation <= 8; ++orientation) {
-      const auto bytes = bytes_of("exif" + std::to_string(orientation) + "." + format);
+      const auto bytes = golden_image("exif" + std::to_string(orientation) + "." + format);
       EXPECT_EQ(decode(bytes, {.exif = false}).pixels, upright.pixels) << format << orientation;
       EXPECT_NE(decode(bytes).pixels, upright.pixels) << format << orientation;
     }
@@ -195,14 +179,14 @@ TEST(DecodeFiles, ExifMayBeLeftOut) {
 TEST(DecodeFiles, AGifOrAnAnimationThatEndsTooEarlyIsRefused) {
   for (const char* name :
        {"still.gif", "interlaced.gif", "local_colour_map.gif", "animated.webp", "animated_part.webp"}) {
-    const auto whole = bytes_of(name);
+    const auto whole = golden_image(name);
     // A GIF lacks nothing without its last two bytes: no further block, no further frame.
     const size_t last = whole.size() - (whole[0] == 'G' ? 2 : 0);
     for (size_t length = 0; length < last; ++length)
       ASSERT_NE(error_of(std::span(whole).first(length)), "") << name << " cut to " << length;
     EXPECT_EQ(error_of(std::span(whole).first(last)), "") << name;
   }
-  auto large = bytes_of("still.gif");
+  auto large = golden_image("still.gif");
   large[7] = large[9] = 0xff;
   EXPECT_NE(error_of(large).find("more than the limit of 67108864 (--max-pixels moves it)"), std::string::npos);
 }
@@ -210,7 +194,7 @@ TEST(DecodeFiles, AGifOrAnAnimationThatEndsTooEarlyIsRefused) {
 TEST(DecodeFiles, DamagedOnesNeverCrash) {
   Philox random(1);
   for (const Case& c : cases()) {
-    const auto whole = bytes_of(c.name);
+    const auto whole = golden_image(c.name);
     for (int i = 0; i < 100; ++i) {
       auto damaged = whole;
       for (int k = 0; k <= i % 4; ++k) {

@@ -1,12 +1,11 @@
 #include <gtest/gtest.h>
-#include <saccade/data/decode.h>
-#include <saccade/kernels/error.h>
 
 #include <cstring>
 #include <map>
 #include <string>
 #include <vector>
 
+#include "data/decoding.h"
 #include "data/peak_memory.h"
 
 /// TIFF files that are not read, or are not what they say. Those that are read: tests/goldens/decode.py.
@@ -41,21 +40,6 @@ std::vector<uint8_t> tiff(const Tags& changes = {}, size_t pixel_bytes = 24) {
   put(file, 0, 4);
   file.insert(file.end(), values.begin(), values.end());
   return file;
-}
-
-std::string error_of(std::span<const uint8_t> bytes, const DecodeOptions& options = {}) {
-  try {
-    decode(bytes, options);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
-
-std::vector<uint8_t> golden(const std::string& name) {
-  std::vector<uint8_t> bytes;
-  read_file(SACCADE_GOLDENS "/decode/" + name, 1 << 20, bytes);
-  return bytes;
 }
 
 TEST(DecodeTiff, TakesSamplesAsTheyAre) {
@@ -119,7 +103,7 @@ TEST(DecodeTiff, OneThatEndsTooEarlyIsRefusedAndNothingIsPrinted) {
   testing::internal::CaptureStderr();
   for (const char* name : {"planes.tif", "tiles.tif", "bigtiff.tif", "rgb16_big.tif", "lzw.tif", "group4.tif",
                            "jpeg.tif", "packbits.tif", "deflate.tif"}) {
-    const auto whole = golden(name);
+    const auto whole = golden_image(name);
     const Image image = decode(whole);
     for (size_t length = 0; length < whole.size(); ++length) {
       const auto cut = std::span(whole).first(length);
@@ -143,7 +127,7 @@ size_t value_of(const std::vector<uint8_t>& file, uint16_t tag) {
 }
 
 TEST(DecodeTiff, PixelsThatALibraryMadeUpAreRefused) {
-  auto jpeg = golden("jpeg.tif");
+  auto jpeg = golden_image("jpeg.tif");
   const size_t count = value_of(jpeg, 279);
   uint32_t bytes = 0;
   std::memcpy(&bytes, jpeg.data() + count, 4);
@@ -151,7 +135,7 @@ TEST(DecodeTiff, PixelsThatALibraryMadeUpAreRefused) {
   std::memcpy(jpeg.data() + count, &bytes, 4);
   EXPECT_EQ(error_of(jpeg), "TIFF: Premature end of JPEG file");
 
-  const auto fax = golden("group4.tif");
+  const auto fax = golden_image("group4.tif");
   uint32_t at = 0;
   std::memcpy(&at, fax.data() + value_of(fax, 273), 4);
   auto damaged = fax;
@@ -160,18 +144,18 @@ TEST(DecodeTiff, PixelsThatALibraryMadeUpAreRefused) {
 }
 
 TEST(DecodeTiff, ItsOrientationMayBeLeftOut) {
-  const Image upright = decode(golden("gray.tif"));
+  const Image upright = decode(golden_image("gray.tif"));
   for (int orientation = 2; orientation <= 8; ++orientation) {
-    const auto bytes = golden("orientation" + std::to_string(orientation) + ".tif");
+    const auto bytes = golden_image("orientation" + std::to_string(orientation) + ".tif");
     EXPECT_EQ(decode(bytes, {.exif = false}).pixels, upright.pixels) << orientation;
     EXPECT_NE(decode(bytes).pixels, upright.pixels) << orientation;
   }
 }
 
 TEST(DecodeTiff, SixteenBitsAreSeen) {
-  EXPECT_TRUE(has_16_bit_samples(golden("rgb16_big.tif")));
-  EXPECT_TRUE(has_16_bit_samples(golden("gray16_little.tif")));
-  EXPECT_FALSE(has_16_bit_samples(golden("rgb.tif")));
+  EXPECT_TRUE(has_16_bit_samples(golden_image("rgb16_big.tif")));
+  EXPECT_TRUE(has_16_bit_samples(golden_image("gray16_little.tif")));
+  EXPECT_FALSE(has_16_bit_samples(golden_image("rgb.tif")));
 }
 
 TEST(DecodeTiff, CountsThatAreOnlyClaimedTakeNoMemory) {
