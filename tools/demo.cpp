@@ -23,7 +23,7 @@ struct Recipe {
   ssl::SwAVOptions swav = {.prototypes = 256, .hidden = 512, .dim = 64};
   ssl::TrainerOptions train = {.epochs = 10, .lr = 1.5e-3f, .warmup_iterations = 100, .evaluate_every = 936};
   ssl::FineTuneOptions tune = {.iterations = 400};
-  ssl::KnnOptions knn = {.neighbours = 20, .temperature = 0.07f, .center = true};
+  ssl::KnnOptions knn = {.neighbours = 20, .temperature = 0.07f};
   program::RunData run_data;
   program::Machine machine;
 

@@ -13,7 +13,7 @@ using namespace saccade;
 
 struct Settings {
   std::string train, test, knn = "20,0.07";
-  bool linear = false, baselines = true;
+  bool linear = false, baselines = true, center = true;
   program::Weights weights;
   program::ImageFlags images;
   program::Machine machine;
@@ -32,6 +32,10 @@ struct Settings {
         ->group("Images");
     images.flags(app);
     app.add_option("--knn", knn, "Neighbours and temperature of the vote")->capture_default_str()->group("Judging");
+    app.add_option("--center", center,
+                   "The vote is by cosines of features less their mean; false: of those as they are, as papers have it")
+        ->capture_default_str()
+        ->group("Judging");
     app.add_flag("--linear", linear, "Also a linear classifier on the frozen features")->group("Judging");
     app.add_option("--baselines", baselines,
                    "Beside the features: raw pixels, and the network with its first weights (about as much work again)")
@@ -55,7 +59,8 @@ ssl::KnnOptions parse_knn(const std::string& text) {
 
 int evaluate(CLI::App& app, Settings& s) {
   const Device device = s.machine.apply();
-  const ssl::KnnOptions knn = parse_knn(s.knn);
+  ssl::KnnOptions knn = parse_knn(s.knn);
+  knn.center = s.center;
   std::error_code none;
   if (!s.test.empty() && std::filesystem::equivalent(s.train, s.test, none))
     throw Error(
@@ -100,7 +105,7 @@ int evaluate(CLI::App& app, Settings& s) {
     if (!below.empty()) sentences.push_back(below);
   };
   using Judged = std::pair<std::string, std::vector<int>>;
-  print("kNN", fmt::format("kNN, k = {}, T = {}", knn.neighbours, knn.temperature),
+  print("kNN", fmt::format("kNN, k = {}, T = {}{}", knn.neighbours, knn.temperature, knn.center ? "" : ", as is"),
         [&](const Tensor& learn, const Tensor& judged) {
           return Judged{"", ssl::knn_classify(learn, labels, judged, knn)};
         });

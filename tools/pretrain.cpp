@@ -22,9 +22,9 @@ using Settings = program::PretrainSettings;
 
 /// What may differ when a run goes on: nothing of it changes what is learned.
 const std::set<std::string> kMayDiffer{
-    "run",       "data",           "checkpoint-every", "keep",      "names",  "knn-data",
-    "knn-every", "knn-neighbours", "knn-temperature",  "baselines", "device", "threads",
-    "workers",   "memory-budget",  "max-unreadable",   "view"};
+    "run",       "data",           "checkpoint-every", "keep",           "names",     "knn-data",
+    "knn-every", "knn-neighbours", "knn-temperature",  "knn-center",     "baselines", "device",
+    "threads",   "workers",        "memory-budget",    "max-unreadable", "view"};
 
 /// The weights to start from, if the run is at its start: the settings follow them.
 std::optional<ssl::Weights> weights_to_start_from(CLI::App& app, Settings& s) {

@@ -12,8 +12,8 @@ struct KnnOptions {
   int64_t neighbours = 20;
   float temperature = 0.07f;
   /// Takes the bank's mean off bank and queries first: cosines of features that are never negative (pixels, ReLU
-  /// outputs) otherwise all look alike.
-  bool center = false;
+  /// outputs) otherwise all look alike. Papers do without.
+  bool center = true;
 };
 
 /// The nearest rows of a bank to each query, by cosine, nearest first; of equals, the lower index first.

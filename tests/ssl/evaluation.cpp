@@ -72,7 +72,8 @@ TEST(Knn, VotesWeighByTheExponentOfTheCosine) {
   const std::vector<float> bank = {1, 0, 0.8f, 0.6f, 0.8f, -0.6f}, query = {1, 0};
   const std::vector<int> labels = {1, 0, 0};
   const auto classify = [&](float temperature) {
-    return ssl::knn_classify(Tensor::from(bank, {3, 2}), labels, Tensor::from(query, {1, 2}), {3, temperature})[0];
+    return ssl::knn_classify(Tensor::from(bank, {3, 2}), labels, Tensor::from(query, {1, 2}),
+                             {3, temperature, false})[0];
   };
   EXPECT_EQ(classify(0.07f), 1);  // e^(0.2/0.07) = 17 > 2
   EXPECT_EQ(classify(1.0f), 0);   // e^0.2 = 1.2 < 2

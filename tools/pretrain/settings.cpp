@@ -97,6 +97,7 @@ void PretrainSettings::flags(CLI::App& app) {
       "kNN accuracy also of raw pixels and of the untrained network, measured once, at the start");
   add(group, "--knn-neighbours", knn.neighbours, "That vote")->check(at_least(1));
   add(group, "--knn-temperature", knn.temperature, "Of their votes")->check(above_zero());
+  add(group, "--knn-center", knn.center, "By cosines of features less their mean; false: of features as they are");
   machine.flags(app);
   app.set_config("--config", "", "Read flags from this TOML file; those given here win")->group("Run");
   app.allow_config_extras(CLI::config_extras_mode::error);
