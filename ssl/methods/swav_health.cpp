@@ -25,6 +25,9 @@ constexpr MetricGuide kGuides[] = {
      "Softness of the assignments. It falls while the run learns, to 0.1-0.8; 1 says nothing.",
      "assignments are nearly uniform over the prototypes ({:.3f} of the greatest entropy)"},
     {"prediction marginal", Bad::low, 0.8, -kNone, "Whether all prototypes are predicted. Near 1 is healthy."},
+    {"prototypes in use", Bad::neither, kNone, kNone,
+     "To how many prototypes images are nearest (the perplexity of their use), of as many as could be told."},
+    {"top prototype", Bad::neither, kNone, kNone, "Share of images that are nearest to the most used prototype."},
     {"Sinkhorn error", Bad::neither, kNone, kNone,
      "How far prototypes are from equal use after the iterations: 0.2-5 once scores are sharp, and no trouble."},
     {"loss since queue", Bad::high, kNone, 0.02, "Change of the loss since the queue came into use. It should fall."},
@@ -34,6 +37,8 @@ constexpr int64_t kFarAbove = 4;  ///< prototypes for each embedding: up to twic
 constexpr double kAtFloor = 0.8;  ///< part of what the loss can fall at all
 constexpr int64_t kRows =
     128;  ///< of scores and assignments looked at: enough for a mean, and cheap with many prototypes
+
+constexpr double kNew = 0.1;  ///< share of a reading in running means
 
 const float* row(const Tensor& t, int64_t i) { return t.data<float>().data() + i * t.dim(1); }
 
@@ -65,6 +70,7 @@ class SwAVHealth final : public HealthRules {
   std::vector<std::string> advice(const HealthOptions& options, const HealthLook& look) const override;
   void remember(HealthMemory& memory) override {
     memory("mean prediction", mean_prediction_);
+    memory("mean use", mean_use_);
     memory("losses", losses_);
     memory("before queue", before_queue_);
     memory("readings of queue", readings_of_queue_);
@@ -78,6 +84,7 @@ class SwAVHealth final : public HealthRules {
   SwAVOptions model_;
   std::function<bool(int64_t)> queue_in_use_;
   std::vector<double> mean_prediction_;  ///< running mean of softmax(S / tau), K
+  std::vector<double> mean_use_;         ///< running mean: share of images that are nearest to each prototype, K
   std::vector<double> losses_;           ///< of the readings of the last epoch
   double before_queue_ = 0;  ///< mean loss of the epoch before the queue came into use; 0: not yet, -1: no such epoch
   int64_t readings_of_queue_ = 0;
@@ -90,11 +97,13 @@ void SwAVHealth::measure(HealthMonitor& monitor, const HealthLook& look) {
   const double ln_k = std::log(static_cast<double>(k));
   const int64_t stride = std::max<int64_t>(1, rows / kRows);
   double h = 0, seen = 0;
-  std::vector<double> prediction(static_cast<size_t>(k)), mean(static_cast<size_t>(k));
+  std::vector<double> prediction(static_cast<size_t>(k)), mean(static_cast<size_t>(k)), use(static_cast<size_t>(k));
   for (int64_t r = 0; r < rows; r += stride, ++seen) {
     const float *q = row(*assignments, r), *s = row(*scores, r);
     double total = 0;
-    const double top = double{*std::max_element(s, s + k)};
+    const float* nearest = std::max_element(s, s + k);
+    const double top = double{*nearest};
+    ++use[static_cast<size_t>(nearest - s)];
     for (int64_t i = 0; i < k; ++i) {
       if (q[i] > 0.f) h -= double{q[i]} * std::log(double{q[i]});
       prediction[static_cast<size_t>(i)] = std::exp((double{s[i]} - top) / double{model_.temperature});
@@ -104,10 +113,16 @@ void SwAVHealth::measure(HealthMonitor& monitor, const HealthLook& look) {
   }
   for (double& m : mean) m /= seen;
   if (mean_prediction_.empty()) mean_prediction_ = mean;
-  for (size_t i = 0; i < mean.size(); ++i) mean_prediction_[i] += 0.1 * (mean[i] - mean_prediction_[i]);
+  for (size_t i = 0; i < mean.size(); ++i) mean_prediction_[i] += kNew * (mean[i] - mean_prediction_[i]);
 
   monitor.add("assignment entropy", h / seen / ln_k);
   monitor.add("prediction marginal", entropy(mean_prediction_) / ln_k);
+  for (double& u : use) u /= seen;
+  if (mean_use_.empty()) mean_use_ = use;
+  for (size_t i = 0; i < use.size(); ++i) mean_use_[i] += kNew * (use[i] - mean_use_[i]);
+  monitor.add("prototypes in use",
+              std::exp(entropy(mean_use_)) / std::min<double>(static_cast<double>(k), seen / kNew));
+  monitor.add("top prototype", *std::ranges::max_element(mean_use_));
 
   if (queue_in_use_(look.iteration)) return;  // column masses then count the queue's rows, which were not assigned
   double error = 0;

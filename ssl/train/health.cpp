@@ -44,6 +44,8 @@ constexpr MetricGuide kBeforeTheMethods[] = {
 constexpr MetricGuide kBehindTheMethods[] = {
     {"view margin", Bad::low, -kNone, 0.02, "How much closer two views of one image are than views of two. It grows.",
      "two views of one image are no more alike than those of two images (margin {:.3f})"},
+    {"crop found", Bad::neither, kNone, kNone,
+     "How often the nearest of other crops, of 128 images, is an image's own. It grows beyond what it was untrained."},
     {"effective rank", Bad::neither, kNone, kNone, "Dimensions in use (RankMe). Compare within one recipe only."},
     {"rank share", Bad::low, kRankShare, -kNone,
      "The effective rank as a share of the embeddings' dimensions. Below a sixteenth they say little."},
@@ -72,6 +74,7 @@ class Reading final : public HealthMemory {
   void operator()(const char* name, int64_t& value) override { value = from_.at(name).get<int64_t>(); }
   void operator()(const char* name, std::vector<double>& values) override {
     values.clear();
+    if (!from_.contains(name)) return;  // a checkpoint of a version that knew nothing of it
     for (const auto& v : from_.at(name)) values.push_back(number(v));
   }
 

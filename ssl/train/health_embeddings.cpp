@@ -10,12 +10,30 @@ namespace saccade::ssl {
 
 namespace {
 
+constexpr int64_t kFoundAmong = 128;
+
 const float* row(const Tensor& t, int64_t i) { return t.data<float>().data() + i * t.dim(1); }
 
 double dot(const float* a, const float* b, int64_t n) {
   double sum = 0;
   for (int64_t i = 0; i < n; ++i) sum += double{a[i]} * double{b[i]};
   return sum;
+}
+
+/// How often the nearest of the images' second views is that of the image itself, as retrieval_at_1(), of as many
+/// images as a reading can afford: the first ones.
+double crop_found(const Tensor& embeddings, int64_t images) {
+  const int64_t dim = embeddings.dim(1), among = std::min(images, kFoundAmong);
+  using Rows = Eigen::Map<const Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>;
+  const Eigen::MatrixXf cosines =
+      Rows(row(embeddings, images), among, dim) * Rows(row(embeddings, 0), among, dim).transpose();
+  int64_t found = 0;
+  for (int64_t i = 0; i < among; ++i) {
+    const auto to_others = cosines.col(i);
+    // Where all are alike, the own one is not found because it comes first.
+    found += (to_others.array() >= to_others[i]).count() == 1 ? 1 : 0;
+  }
+  return static_cast<double>(found) / static_cast<double>(among);
 }
 
 }  // namespace
@@ -77,6 +95,7 @@ void HealthMonitor::measure_geometry(const HealthLook& look) {
   for (int64_t d = 0; d < dim; ++d) all += sums[static_cast<size_t>(d)] * sums[static_cast<size_t>(dim + d)];
   const auto images = static_cast<double>(look.images);
   add("view margin", same / images - (all - same) / (images * (images - 1.0)));
+  add("crop found", crop_found(embeddings, look.images));
 }
 
 void HealthMonitor::measure_spectrum(const HealthLook& look) {

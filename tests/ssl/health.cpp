@@ -77,9 +77,41 @@ TEST(Health, IsSilentOnAHealthyRun) {
   EXPECT_GT(reading.value("view margin"), 0.5);
   EXPECT_LT(reading.value("assignment entropy"), 0.95);
   EXPECT_GT(reading.value("prediction marginal"), 0.9);
+  EXPECT_GT(reading.value("crop found"), 0.9);
+  EXPECT_GT(reading.value("prototypes in use"), 0.5);
+  EXPECT_LT(reading.value("top prototype"), 0.2);
   EXPECT_NEAR(reading.value("effective rank"), 32.0, 1.5);
   EXPECT_NEAR(reading.value("loss gap"), 0.002 * 980, 0.01);
   for (const auto& m : reading.metrics) EXPECT_EQ(m.band, Band::healthy) << m.name << " " << m.value;
+}
+
+TEST(Health, SaysWhetherCropsAreFoundAndHowManyPrototypesAreUsed) {
+  HealthMonitor monitor(ssl::swav_health(made_model()), {});
+  const auto read = [&](int64_t i, float common, float own, float noise) {
+    observe(monitor, i, 4.f, made_step(1, common, own, noise));
+    return monitor.last();
+  };
+  // Every image has a direction of its own, and both views have it.
+  const auto told = read(0, 0.f, 1.f, 0.f);
+  EXPECT_EQ(told.value("crop found"), 1);
+  // All views are the same: none is found, and one prototype is nearest to all. Use is a mean over some ten readings.
+  for (int64_t i = 20; i < 2000; i += 20) read(i, 1.f, 0.f, 0.f);
+  const auto same = monitor.last();
+  EXPECT_EQ(same.value("crop found"), 0);
+  EXPECT_NEAR(same.value("top prototype"), 1, 1e-3);
+  EXPECT_NEAR(same.value("prototypes in use"), 1. / 64, 1e-3);
+}
+
+TEST(Health, GoesOnFromACheckpointThatDidNotCountTheUseOfPrototypes) {
+  HealthMonitor before(ssl::swav_health(made_model()), {}), after(ssl::swav_health(made_model()), {});
+  observe(before, 0, 4.f, made_step(1, 0.f, 1.f, 0.3f));
+  std::string state = before.state();
+  const size_t at = state.find("\"mean use\":[");
+  ASSERT_NE(at, std::string::npos);
+  state.erase(at, state.find("],", at) + 2 - at);
+  after.load_state(state, before.state_tensors());
+  observe(after, 20, 4.f, made_step(2, 0.f, 1.f, 0.3f));
+  EXPECT_GT(after.last().value("prototypes in use"), 0.3);
 }
 
 TEST(Health, NamesCollapseOnceAndGivesAdviceInOrder) {
@@ -208,7 +240,7 @@ TEST(Health, EveryMetricHasAGuideAndTheReportShadesItsBands) {
   HealthMonitor monitor(ssl::swav_health(made_model()), {});
   watch(
       monitor, [](int64_t i) { return made_step(static_cast<uint64_t>(i), 0.f, 1.f, 0.3f); }, falling);
-  EXPECT_EQ(monitor.last().metrics.size(), 11u);
+  EXPECT_EQ(monitor.last().metrics.size(), 14u);
   for (const auto& m : monitor.last().metrics) {
     const ssl::MetricGuide* guide = ssl::find_guide(monitor.guides(), m.name);
     ASSERT_NE(guide, nullptr) << m.name;
