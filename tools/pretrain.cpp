@@ -43,13 +43,29 @@ std::optional<ssl::Weights> weights_to_start_from(CLI::App& app, Settings& s) {
   return weights;
 }
 
+std::string line_of(const vision::Choice& choice) {
+  return fmt::format("Chosen: --{} {} ({})", choice.setting, choice.value, choice.reason);
+}
+
+bool is_given(const CLI::App& app, const std::string& setting) {
+  const CLI::Option* option = app.get_option_no_throw("--" + setting);
+  return option != nullptr && option->count() > 0;
+}
+
+/// Chooses the method, by the images, where the time is given and neither a method nor a setting of one; true if it is
+/// another one than the program has the flags of.
+bool other_method(const CLI::App& app, Settings& s, const data::Source& source) {
+  const auto given = [&](const ssl::Setting& setting) { return is_given(app, setting.name); };
+  if (s.minutes <= 0 || is_given(app, "method") || std::ranges::any_of(s.train.method.settings, given)) return false;
+  s.method = vision::choose_method(vision::look_at(source));
+  return s.method.value != s.train.method.name;
+}
+
 /// Fills in what nobody gave, by the images and the time; returns a line for each choice.
 std::vector<std::string> choose_settings(CLI::App& app, Settings& s, data::Source& source, Device device,
                                          int64_t budget) {
-  const auto given = [&](const std::string& setting) {
-    const CLI::Option* option = app.get_option_no_throw("--" + setting);
-    return option != nullptr && option->count() > 0;
-  };
+  // The method is known: other ones have other flags.
+  const auto given = [&](const std::string& setting) { return setting == "method" || is_given(app, setting); };
   const std::vector<vision::Choice> choices =
       s.minutes > 0 ? vision::choose_within({s.minutes, budget}, s.train, source, device, given)
                     : vision::choose(s.train, vision::look_at(source), given);
@@ -58,7 +74,7 @@ std::vector<std::string> choose_settings(CLI::App& app, Settings& s, data::Sourc
     CLI::Option* option = app.get_option("--" + choice.setting);
     option->add_result(choice.value);
     option->run_callback();
-    lines.push_back(fmt::format("Chosen: --{} {} ({})", choice.setting, choice.value, choice.reason));
+    lines.push_back(line_of(choice));
   }
   if (s.minutes > 0 && std::ranges::find(choices, "iterations", &vision::Choice::setting) == choices.end())
     lines.push_back("The length of the run was given: --minutes does not decide it.");
@@ -95,7 +111,9 @@ int pretrain(CLI::App& app, Settings& s) {
   if (plain_name && source.channels == 1 && app.get_option("--trunk")->count() > 0)  // gray images: one channel
     program::change(app, "--trunk", train.trunk, nn::for_gray(train.trunk));
   std::vector<std::string> chosen;
+  if (begins && other_method(app, s, source)) return 0;
   if (begins) chosen = choose_settings(app, s, source, device, budget);
+  if (!s.method.reason.empty()) chosen.insert(chosen.begin(), line_of(s.method));
   if (source.channels != program::channels_of(train.trunk))  // gray images stored in colour
     source = data::with_channels(source, program::channels_of(train.trunk));
   train.views.crops = train.multi_crop().crops;
@@ -147,9 +165,9 @@ int pretrain(CLI::App& app, Settings& s) {
     program::change(app, "--knn-data", s.knn_data, data::absolute_path(s.knn_data));
     data::LabelledPair labelled = data::labelled_pair(s.knn_data, "", s.images.options(source.channels));
     judged_by = labelled.summary;
-    judged = fmt::format("{}: {} and {} images; k = {}, T = {}; {} of seed {}, {} pixels, view {}",
+    judged = fmt::format("{}: {} and {} images; k = {}, T = {}, center {}; {} of seed {}, {} pixels, view {}",
                          data::printable(s.knn_data), labelled.train.size(), labelled.test.size(), s.knn.neighbours,
-                         s.knn.temperature, train.trunk, train.seed, size, s.view);
+                         s.knn.temperature, s.knn.center, train.trunk, train.seed, size, s.view);
     options.evaluate_every = s.knn_every * per_epoch;
     if (s.baselines)
       baselines = [&, labelled] {  // before the first step the network is the untrained one, but for --init
@@ -212,16 +230,29 @@ int pretrain(CLI::App& app, Settings& s) {
   return result.interrupted ? 130 : 0;
 }
 
-int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape): only if there is no memory for the flags
-  std::signal(SIGPIPE, SIG_IGN);   // a run is not lost because nobody reads its words any longer
+/// @param method  what was chosen by an earlier look at the images; then what is chosen now: with another one than the
+///                program has the flags of, nothing was done
+int run(std::vector<std::string> arguments, vision::Choice& method) {
   Settings settings;
   CLI::App app("Learns features from a folder of images without labels.", "saccade-pretrain");
-  const auto complete = [&](std::vector<std::string>& arguments) {
-    program::take_stored_settings(arguments);
-    settings.train.method = program::choose_method(arguments);
+  if (!method.value.empty()) arguments.insert(arguments.end(), {"--method", method.value});
+  settings.method = method;
+  const auto complete = [&](std::vector<std::string>& all) {
+    program::take_stored_settings(all);
+    settings.train.method = program::choose_method(all);
     settings.flags(app);
-    program::refuse_settings_of_others(app, settings.train.method, arguments);
+    program::refuse_settings_of_others(app, settings.train.method, all);
   };
-  return program::run(
-      app, {argv + 1, argv + argc}, [&] { return pretrain(app, settings); }, complete);
+  const int status = program::run(
+      app, std::move(arguments), [&] { return pretrain(app, settings); }, complete);
+  method = settings.method;
+  if (method.value == settings.train.method.name) method = {};
+  return status;
+}
+
+int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape): only if there is no memory for the flags
+  std::signal(SIGPIPE, SIG_IGN);   // a run is not lost because nobody reads its words any longer
+  vision::Choice method;
+  const int status = run({argv + 1, argv + argc}, method);
+  return status == 0 && !method.value.empty() ? run({argv + 1, argv + argc}, method) : status;
 }

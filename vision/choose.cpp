@@ -64,6 +64,10 @@ std::string crops_for(const ssl::Method& method, const Rung& rung, const ImageFa
     if (!is_large) crop.count = to.count;
     crop.size = to.size;
     crop.scale = to.scale;
+    if (method.name == "simclr" && images.side <= kSmall) {  // it must be hard to find the other crop; pixels cost time
+      crop.size = std::max(8, static_cast<int>(std::lround(0.75 * crop.size / 4)) * 4);
+      crop.scale.low = 0.2f;
+    }
     if (images.side <= kSmall) crop.own.blur_p.reset();
   }
   return data::to_text(crops);
@@ -110,6 +114,16 @@ struct Chooser {
     choices.push_back({setting, value, reason});
   }
 };
+
+/// With what a training takes of its method where nobody gave it.
+void take_method(const Chooser& chooser, const std::string& name) {
+  Training& t = chooser.training;
+  if (t.method.name == name) return;
+  t.method = ssl::method(name);
+  if (!chooser.is_given("crops")) t.crops = t.method.crops;
+  if (!chooser.is_given("optimizer")) t.optimizer = t.method.optimizer;
+  if (!chooser.is_given("weight-decay")) t.weight_decay = t.method.weight_decay;
+}
 
 /// The images' own: whatever trunk and time.
 void choose_views(Chooser& chooser, const ImageFacts& images) {
@@ -196,9 +210,11 @@ void choose_schedule(Chooser& chooser, const ImageFacts& images) {
   chooser.take("optimizer", "adamw", "ahead of larc where minutes count");
   if (t.optimizer == "adamw") {
     const bool small = images.side <= 40 && t.trunk.starts_with("y:");
-    const double rate = (small ? 1.5e-3 / 128 : 1e-3 / 256) * t.batch * static_cast<double>(t.options.accumulate);
+    const double for_128 = !small ? 5e-4 : t.method.name == "simclr" ? 4.5e-3 : 1.5e-3;
+    const double rate = for_128 / 128 * t.batch * static_cast<double>(t.options.accumulate);
     chooser.take("lr", fmt::format("{:.4g}", rate),
-                 small ? "1.5e-3 for 128 images suits a small network" : "1e-3 for each 256 images of an iteration");
+                 small ? fmt::format("{:g} for 128 images suits a small network", for_128)
+                       : "1e-3 for each 256 images of an iteration");
   }
   if (t.method.name == "swav") {
     const int64_t all = t.batch * t.options.accumulate;
@@ -248,6 +264,13 @@ ImageFacts look_at(const data::Source& source, int64_t most) {
   return facts;
 }
 
+Choice choose_method(const ImageFacts& images) {
+  if (images.side <= kSmall)
+    return {"method", "simclr",
+            fmt::format("images of {} pixels: ahead of swav and dino where minutes count", images.side)};
+  return {"method", ssl::methods().front().name, "small crops beside large ones suit few photographs an iteration"};
+}
+
 std::vector<Choice> choose(Training& training, const ImageFacts& images, const Given& given) {
   Chooser chooser{training, given};
   const std::vector<Rung> rungs = rungs_for(images);
@@ -269,6 +292,13 @@ std::vector<Choice> choose_within(const Time& time, Training& training, data::So
   const double all = 60 * time.minutes;
   const ImageFacts images = look_at(source);
   Chooser chooser{training, given};
+  const bool has_own =
+      std::ranges::any_of(training.method.settings, [&](const ssl::Setting& s) { return chooser.is_given(s.name); });
+  if (!has_own && !chooser.is_given("method")) {
+    const Choice method = choose_method(images);
+    take_method(chooser, method.value);
+    chooser.choices.push_back(method);
+  }
   if (images.gray && !chooser.is_given("trunk")) source = data::with_channels(std::move(source), 1);
   choose_views(chooser, images);
   choose_batch(chooser, images, device);

@@ -35,6 +35,9 @@ using Given = std::function<bool(const std::string& setting)>;
 /// Fills in what follows from the images alone: crops, how they are changed, trunk and batch.
 std::vector<Choice> choose(Training& training, const ImageFacts& images, const Given& given = {});
 
+/// The method that makes most of minutes, on images as these.
+Choice choose_method(const ImageFacts& images);
+
 struct Time {
   double minutes = 0;
   int64_t memory = 0;  ///< budget of the whole, as ssl::keep_budget() takes it; 0: none
@@ -43,7 +46,8 @@ struct Time {
 /// Fills in all that was not given, so that the training ends within the time: trunk and crops are the dearest that can
 /// be shown enough images in it, as their first steps, which are run on `device` and forgotten, tell; the schedule is
 /// as many iterations as the time holds by that measure, and about a twentieth of the time is left for what comes
-/// before and after. Throws Error when the time is not enough for ten iterations.
+/// before and after. The method is chosen first, unless "method" or a setting of the training's own was given. Throws
+/// Error when the time is not enough for ten iterations.
 std::vector<Choice> choose_within(const Time& time, Training& training, data::Source& source, Device device,
                                   const Given& given = {});
 

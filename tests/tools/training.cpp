@@ -53,7 +53,7 @@ TEST(Programs, PretrainWithinMinutesChoosesAllAndSaysWhy) {
       run("pretrain", {"--data", folder / "photos", "--run", run_folder, "--minutes", "0.2", "--hue", "0.3"});
   ASSERT_EQ(trained.status, 0) << trained.out << trained.err;
   EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), 40);
-  for (const char* flag : {"trunk", "crops", "batch", "optimizer", "lr", "prototypes", "precision", "iterations"})
+  for (const char* flag : {"method", "trunk", "crops", "batch", "optimizer", "lr", "precision", "iterations"})
     EXPECT_NE(trained.out.find(std::string("Chosen: --") + flag), std::string::npos) << flag << '\n' << trained.out;
   EXPECT_EQ(trained.out.find("Chosen: --hue"), std::string::npos) << "it was given";
 

@@ -160,12 +160,32 @@ TEST(ChooseWithin, TakesTheCheapestTrunkWhereThereIsLittleTime) {
   EXPECT_EQ(training.trunk, chosen.at("trunk"));
 }
 
+TEST(ChooseWithin, TheMethodFollowsFromTheImagesUnlessItOrASettingOfItIsGiven) {
+  const auto method_for = [](const std::string& given) {
+    Training training{.trunk = kTiny};
+    data::Source source = squares(64, 16, false);
+    const auto chosen =
+        by_name(choose_within({.minutes = 0.2}, training, source, Device::cpu,
+                              [&](const std::string& name) { return name == "trunk" || name == given; }));
+    EXPECT_EQ(chosen.contains("method"), given.empty());
+    EXPECT_EQ(training.crops, chosen.at("crops"));
+    return training.method.name;
+  };
+  EXPECT_EQ(method_for(""), "simclr");
+  EXPECT_EQ(method_for("method"), "swav") << "what the training has is what was given";
+  EXPECT_EQ(method_for("prototypes"), "swav") << "a setting of the method's own";
+  EXPECT_EQ(choose_method({.count = 5000, .side = 32}).value, "simclr");
+  EXPECT_EQ(choose_method({.count = 5000, .side = 3000}).value, "swav");
+}
+
 TEST(ChooseWithin, EachMethodIsGivenItsOwnCrops) {
   for (const char* method : {"simclr", "dino"}) {
     Training training{.method = ssl::method(method), .trunk = kTiny};
     data::Source source = squares(64, 16, false);
-    const auto chosen = by_name(choose_within({.minutes = 1}, training, source, Device::cpu,
-                                              [](const std::string& name) { return name == "trunk"; }));
+    const auto chosen =
+        by_name(choose_within({.minutes = 1}, training, source, Device::cpu,
+                              [](const std::string& name) { return name == "trunk" || name == "method"; }));
+    EXPECT_EQ(training.method.name, method);
     EXPECT_EQ(training.multi_crop().crops_per_image(), method == std::string("simclr") ? 2 : 4);
     EXPECT_FALSE(chosen.contains("prototypes")) << method << " has none";
   }

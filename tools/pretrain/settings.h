@@ -5,7 +5,7 @@
 
 #include <saccade/data/loader.h>
 #include <saccade/ssl/eval/knn.h>
-#include <saccade/vision/training.h>
+#include <saccade/vision/choose.h>
 
 #include <string>
 #include <vector>
@@ -26,6 +26,7 @@ struct PretrainSettings {
   double max_unreadable = data::LoaderOptions{}.max_unreadable;
   bool baselines = true, fresh = false, allow_partial = false;
   vision::Training train;
+  vision::Choice method;  ///< if it was chosen, why
   ssl::KnnOptions knn;
   ImageFlags images;
   RunData run_data;
