@@ -145,6 +145,7 @@ int pretrain(CLI::App& app, Settings& s) {
 
   const ssl::StepSpec step =
       train.step(source.channels, device);  // also for advice, if memory runs out without a budget
+  options.health.untrained = !start;
   options.fuse_optimizer = budget > 0 && step.options.fuse_optimizer;
   std::string planned;
   if (budget > 0) planned = ssl::keep_budget(step, *trunk, budget);

@@ -22,6 +22,9 @@ constexpr double kCrowdedSpread = 0.45, kCrowdedCommon = 0.7;
 // A half-dead run on CIFAR-10, whose features were worth less than the pixels, had 0.043; one with good features 0.29.
 constexpr double kRankShare = 1.0 / 16;
 
+/// Share of crops found by the untrained network from which on there is little to learn.
+constexpr double kTooEasy = 0.5;
+
 constexpr double kNone = MetricGuide::kNone;
 using Bad = MetricGuide::Bad;
 
@@ -46,6 +49,10 @@ constexpr MetricGuide kBehindTheMethods[] = {
      "two views of one image are no more alike than those of two images (margin {:.3f})"},
     {"crop found", Bad::neither, kNone, kNone,
      "How often the nearest of other crops, of 128 images, is an image's own. It grows beyond what it was untrained."},
+    {"found gain", Bad::low, 1.0, -kNone,
+     "The odds of that, in the mean, for each of the untrained network's. They grow; below 1 the network learned less "
+     "than "
+     "it forgot."},
     {"effective rank", Bad::neither, kNone, kNone, "Dimensions in use (RankMe). Compare within one recipe only."},
     {"rank share", Bad::low, kRankShare, -kNone,
      "The effective rank as a share of the embeddings' dimensions. Below a sixteenth they say little."},
@@ -132,6 +139,14 @@ std::vector<std::string> HealthRules::advice(const HealthOptions& options, const
   return std::move(helps).all();
 }
 
+HealthOptions HealthOptions::for_run(int64_t iterations, int64_t per_epoch) const {
+  HealthOptions options = *this;
+  options.iterations_per_epoch = per_epoch;
+  options.found_from = std::min(found_from, std::max<int64_t>(iterations / 8, 60));
+  options.found_iterations = std::min(found_iterations, std::max<int64_t>(iterations / 4, 100));
+  return options;
+}
+
 HealthMonitor::HealthMonitor(std::unique_ptr<HealthRules> rules, HealthOptions options)
     : rules_(std::move(rules)), options_(std::move(options)) {
   if (options_.every < 1) options_.every = 1;
@@ -208,6 +223,7 @@ std::vector<HealthMessage> HealthMonitor::observe(int64_t iteration, float loss,
     judge_collapse(look);
     judge_geometry(look);
   }
+  if (look.finite) judge_found(look);
   rules_->judge(*this, look);
   return std::exchange(said_, {});
 }
@@ -262,9 +278,36 @@ void HealthMonitor::judge_geometry(const HealthLook& look) {
         rules_->advice(options_, look));
 }
 
+void HealthMonitor::judge_found(const HealthLook& look) {
+  const HealthMetric *gain = reading_.find("found gain"), *found = reading_.find("crop found");
+  if (gain == nullptr || found == nullptr) return;
+  const bool collapsed = streaks_["collapse"].told;
+  if (!lasts("found", gain->band != Band::healthy, options_.found_iterations) || collapsed) return;
+  if (first_found_ > kTooEasy)
+    say("found", Band::warn,
+        fmt::format("the other crop of an image is found by a network that has learned nothing ({:.0f} % among the "
+                    "images of a batch; now {:.0f} %): the crops are too much alike for there to be much to learn.",
+                    100 * first_found_, 100 * mean_found_),
+        rules_->advice(options_, look));
+  else
+    say("found", Band::warn,
+        fmt::format(
+            "the other crop of an image is found hardly more often than by the untrained network ({:.1f} % among "
+            "the images of a batch, {:.1f} % at first): the run learns little, and its features may be worth "
+            "less than raw pixels.",
+            100 * mean_found_, 100 * first_found_),
+        rules_->advice(options_, look));
+}
+
 std::string HealthMonitor::state() const {
-  nlohmann::json j = {{"rank", rank_},         {"best rank", best_rank_},     {"slope", slope_},
-                      {"mean gap", mean_gap_}, {"mean spread", mean_spread_}, {"mean common", mean_common_}};
+  nlohmann::json j = {{"rank", rank_},
+                      {"best rank", best_rank_},
+                      {"slope", slope_},
+                      {"mean gap", mean_gap_},
+                      {"mean spread", mean_spread_},
+                      {"mean common", mean_common_},
+                      {"first found", first_found_},
+                      {"mean found", mean_found_}};
   Writing writing(j);
   rules_->remember(writing);
   for (const auto& [name, streak] : streaks_) j["streaks"][name] = {streak.readings, streak.calm, streak.told};
@@ -284,6 +327,10 @@ void HealthMonitor::load_state(const std::string& json, const std::vector<NamedT
   mean_gap_ = number(j.at("mean gap"));
   mean_spread_ = number(j.at("mean spread"));
   mean_common_ = number(j.at("mean common"));
+  if (j.contains("first found")) {  // else a checkpoint of a version that did not compare
+    first_found_ = number(j.at("first found"));
+    mean_found_ = number(j.at("mean found"));
+  }
   Reading reading(j);
   rules_->remember(reading);
   streaks_.clear();

@@ -66,8 +66,15 @@ struct HealthOptions {
   int64_t patience_iterations = 300;
   /// The loss may stay no better than chance, or the embeddings crowded, for so long after learning should begin.
   int64_t stuck_iterations = 500;
+  /// From here on, for so long, crops may be found no more often than by the untrained network.
+  int64_t found_from = 200, found_iterations = 500;
   int64_t spectrum_embeddings = 2048;  ///< gathered over readings for effective rank and spectrum
+  bool untrained = true;               ///< the first reading is of a network that has learned nothing yet
   SettingNames names = {};             ///< for advice
+
+  /// For a run of so many iterations: of a short one it is told sooner that it learns little, while it can still be
+  /// stopped. Collapse and a loss at chance are left their time, since some good runs begin so.
+  HealthOptions for_run(int64_t iterations, int64_t per_epoch) const;
 };
 
 /// The loss of a network that knows nothing of its images.
@@ -181,6 +188,7 @@ class HealthMonitor {
   void average(double& mean, double value) const;
   void judge_collapse(const HealthLook& look);
   void judge_geometry(const HealthLook& look);
+  void judge_found(const HealthLook& look);
 
   std::unique_ptr<HealthRules> rules_;
   HealthOptions options_;
@@ -192,6 +200,8 @@ class HealthMonitor {
   std::map<std::string, Streak> streaks_;
   static constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
   double mean_gap_ = kUnknown, mean_spread_ = kUnknown, mean_common_ = kUnknown;  ///< since readings are judged
+  double first_found_ = kUnknown,
+         mean_found_ = kUnknown;             ///< crops found by the untrained network, and since it settled
   static constexpr double kRankLeft = 0.25;  ///< of the best effective rank: below, dimensions are lost
   double rank_ = 0, best_rank_ = 0, slope_ = 0;
 };

@@ -77,11 +77,8 @@ FitResult Trainer::fit(BatchSource source, const std::filesystem::path& folder) 
   const int64_t checkpoint_every = options_.checkpoint_every > 0 ? options_.checkpoint_every : per_epoch;
   const StopSignal stop;
 
-  if (options_.monitor) {
-    HealthOptions health = options_.health;
-    health.iterations_per_epoch = per_epoch;
-    monitor_ = std::make_unique<HealthMonitor>(objective_.health(), health);
-  }
+  if (options_.monitor)
+    monitor_ = std::make_unique<HealthMonitor>(objective_.health(), options_.health.for_run(iterations, per_epoch));
   const int64_t first = resume(source, folder, iterations);
   source.seek(first * accumulate);
   objective_.train();

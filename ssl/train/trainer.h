@@ -75,7 +75,7 @@ struct TrainerOptions {
   /// What a checkpoint carries beside the training, for whoever has nothing but it: see TrunkInfo::metadata().
   std::map<std::string, std::string> carried = {};
   bool monitor = true;
-  HealthOptions health = {};  ///< iterations_per_epoch is filled in by fit()
+  HealthOptions health = {};  ///< for a long run: fit() takes what suits its length
 
   /// Numbers measured on the way, e.g. {"kNN", 0.861}: called every `evaluate_every` iterations and at the end.
   std::function<std::vector<std::pair<std::string, double>>(int64_t iteration)> evaluate = {};

@@ -55,12 +55,13 @@ std::vector<HealthMessage> observe(HealthMonitor& monitor, int64_t iteration, fl
 
 SwAVOptions made_model() { return {.prototypes = 64, .hidden = 32, .dim = 32}; }
 
-/// Feeds readings over 1,000 iterations and gathers what is said.
+/// Feeds readings over 1,000 iterations, after one of a network that knows little, and gathers what is said.
 template <class Step, class Loss>
 std::vector<HealthMessage> watch(HealthMonitor& monitor, Step step, Loss loss) {
   std::vector<HealthMessage> said;
   for (int64_t i = 0; i < 1000; i += 20)
-    for (HealthMessage& m : observe(monitor, i, loss(i), step(i))) said.push_back(std::move(m));
+    for (HealthMessage& m : observe(monitor, i, loss(i), i == 0 ? made_step(0, 0.f, 1.f, 3.f) : step(i)))
+      said.push_back(std::move(m));
   return said;
 }
 
@@ -100,6 +101,53 @@ TEST(Health, SaysWhetherCropsAreFoundAndHowManyPrototypesAreUsed) {
   EXPECT_EQ(same.value("crop found"), 0);
   EXPECT_NEAR(same.value("top prototype"), 1, 1e-3);
   EXPECT_NEAR(same.value("prototypes in use"), 1. / 64, 1e-3);
+}
+
+/// A run over 1,000 iterations whose crops are told from others with so much noise, from a first reading with another.
+std::vector<HealthMessage> watch_found(HealthMonitor& monitor, float first, float later) {
+  std::vector<HealthMessage> said;
+  for (int64_t i = 0; i < 1000; i += 20)
+    for (HealthMessage& m :
+         observe(monitor, i, falling(i), made_step(static_cast<uint64_t>(i), 0.f, 1.f, i == 0 ? first : later)))
+      said.push_back(std::move(m));
+  return said;
+}
+
+TEST(Health, SaysWhenCropsAreFoundNoMoreOftenThanByTheUntrainedNetwork) {
+  HealthMonitor monitor(ssl::swav_health(made_model()), {});
+  const auto said = watch_found(monitor, 2.f, 2.5f);
+  ASSERT_EQ(said.size(), 1u);
+  EXPECT_EQ(said[0].band, Band::warn);
+  EXPECT_NE(said[0].trouble.find("untrained network"), std::string::npos) << said[0].trouble;
+  EXPECT_FALSE(said[0].advice.empty());
+  EXPECT_LT(monitor.last().value("found gain"), 1);
+
+  HealthMonitor learns(ssl::swav_health(made_model()), {});
+  EXPECT_TRUE(watch_found(learns, 2.f, 1.f).empty());
+  EXPECT_GT(learns.last().value("found gain"), 2);
+}
+
+TEST(Health, CropsThatAnUntrainedNetworkFindsAreTooMuchAlike) {
+  HealthMonitor monitor(ssl::swav_health(made_model()), {});
+  const auto said = watch_found(monitor, 0.9f, 1.2f);
+  ASSERT_EQ(said.size(), 1u);
+  EXPECT_NE(said[0].trouble.find("too much alike"), std::string::npos) << said[0].trouble;
+}
+
+TEST(Health, ARunThatBeginsWithWeightsIsNotComparedWithAnUntrainedNetwork) {
+  HealthMonitor monitor(ssl::swav_health(made_model()), {.untrained = false});
+  EXPECT_TRUE(watch_found(monitor, 0.9f, 1.2f).empty());
+  EXPECT_EQ(monitor.last().find("found gain"), nullptr);
+}
+
+TEST(Health, AShortRunIsToldSooner) {
+  const ssl::HealthOptions usual, short_one = usual.for_run(1000, 100), long_one = usual.for_run(100'000, 100);
+  EXPECT_EQ(long_one.found_iterations, usual.found_iterations);
+  EXPECT_EQ(short_one.iterations_per_epoch, 100);
+  HealthMonitor monitor(ssl::swav_health(made_model()), short_one);
+  const auto said = watch_found(monitor, 2.f, 2.5f);
+  ASSERT_EQ(said.size(), 1u);
+  EXPECT_LT(said[0].iteration, 500);
 }
 
 TEST(Health, GoesOnFromACheckpointThatDidNotCountTheUseOfPrototypes) {
@@ -240,7 +288,7 @@ TEST(Health, EveryMetricHasAGuideAndTheReportShadesItsBands) {
   HealthMonitor monitor(ssl::swav_health(made_model()), {});
   watch(
       monitor, [](int64_t i) { return made_step(static_cast<uint64_t>(i), 0.f, 1.f, 0.3f); }, falling);
-  EXPECT_EQ(monitor.last().metrics.size(), 14u);
+  EXPECT_EQ(monitor.last().metrics.size(), 15u);
   for (const auto& m : monitor.last().metrics) {
     const ssl::MetricGuide* guide = ssl::find_guide(monitor.guides(), m.name);
     ASSERT_NE(guide, nullptr) << m.name;

@@ -126,7 +126,8 @@ TEST(Programs, PretrainThenEvaluateThenEmbed) {
     EXPECT_TRUE(std::equal(ours.begin(), ours.end(), theirs.begin(), theirs.end())) << t.name;
   }
 
-  // The classes are plain: a network that sees anything at all tells them apart, better than the third that chance does.
+  // The classes are plain: a network that sees anything at all tells them apart, better than the third that chance
+  // does.
   const Outcome judged = run("eval", {"--weights", run_folder.string(), "--train", (folder / "photos").string(),
                                       "--knn", "5,0.07", "--linear"});
   ASSERT_EQ(judged.status, 0) << judged.err;
