@@ -1,4 +1,5 @@
 /// How good are the features of a trained network? kNN and a linear classifier on labelled images.
+#include <saccade/ssl/eval/auroc.h>
 #include <saccade/ssl/eval/knn.h>
 #include <saccade/ssl/eval/linear_probe.h>
 #include <saccade/vision/baselines.h>
@@ -87,33 +88,49 @@ int evaluate(CLI::App& app, Settings& s) {
   if (s.baselines) fmt::print("{:<32}{:>9}{:>20}{:>14}\n", "", "features", "untrained network", "raw pixels");
 
   std::vector<std::string> sentences;
-  // A row of the table: of the features, then of what nobody trained. `judge` says what it predicts by rows of that
-  // kind.
+  // A row of the table: of the features, then of what nobody trained. `judge` says what rows of that kind are worth, and
+  // what it chose for that.
+  struct Judged {
+    std::string chosen;
+    double worth;
+  };
   const auto print = [&](const std::string& measure, const std::string& how, const auto& judge) {
-    std::vector<double> right;
+    std::vector<double> worth;
     for (size_t of = 0; of < bank.size(); ++of) {
-      const auto [name, predicted] = judge(bank[of].rows, queries[of].rows);
-      right.push_back(ssl::accuracy(predicted, queries[of].labels));
+      const Judged judged = judge(of);
+      worth.push_back(judged.worth);
       constexpr int widths[] = {7, 18, 12};
-      fmt::print("{:<{}}{:>{}.2f} %", of == 0 ? how + name : "", of == 0 ? 32 : 0, 100 * right.back(), widths[of]);
+      fmt::print("{:<{}}{:>{}.2f} %", of == 0 ? how + judged.chosen : "", of == 0 ? 32 : 0, 100 * worth.back(),
+                 widths[of]);
       std::fflush(stdout);
     }
     fmt::print("\n");
     if (!s.baselines) return;
     const std::string below =
-        ssl::below_baselines(measure, right[0], {{"raw pixels", right[2]}, {"untrained network", right[1]}});
+        ssl::below_baselines(measure, worth[0], {{"raw pixels", worth[2]}, {"untrained network", worth[1]}});
     if (!below.empty()) sentences.push_back(below);
   };
-  using Judged = std::pair<std::string, std::vector<int>>;
+  const std::vector<int>& truth = queries[0].labels;
   print("kNN", fmt::format("kNN, k = {}, T = {}{}", knn.neighbours, knn.temperature, knn.center ? "" : ", as is"),
-        [&](const Tensor& learn, const Tensor& judged) {
-          return Judged{"", ssl::knn_classify(learn, labels, judged, knn)};
+        [&](size_t of) {
+          return Judged{"", ssl::accuracy(ssl::knn_classify(bank[of].rows, labels, queries[of].rows, knn), truth)};
         });
-  if (s.linear)
-    print("linear", "linear, L2 ", [&](const Tensor& learn, const Tensor& judged) {
-      const ssl::LinearProbe probe = ssl::fit_linear_probe(learn, labels);
-      return Judged{fmt::format("{:g}", probe.l2), probe.classify(judged)};
+  if (s.linear) {
+    std::vector<ssl::LinearProbe> probes;
+    print("linear", "linear, L2 ", [&](size_t of) {
+      probes.push_back(ssl::fit_linear_probe(bank[of].rows, labels));
+      return Judged{fmt::format("{:g}", probes[of].l2), ssl::accuracy(probes[of].classify(queries[of].rows), truth)};
     });
+    if (train.num_classes() == 2 && probes[0].weight.dim(0) == 2) {
+      const std::string of_last = fmt::format("AUROC for {}", data::printable(train.class_names[1]));
+      if (std::ranges::count(truth, truth[0]) == std::ssize(truth))
+        sentences.push_back(fmt::format("{}: none, because all images to be judged by are of one class", of_last));
+      else
+        print("AUROC", of_last, [&](size_t of) {
+          return Judged{"", ssl::auroc(probes[of].margins(queries[of].rows), truth)};
+        });
+    }
+  }
   for (const std::string& sentence : sentences) fmt::print("{}\n", sentence);
   return 0;
 }

@@ -60,6 +60,7 @@
 #include <saccade/nn/schedule.h>
 #include <saccade/nn/stem.h>
 #include <saccade/nn/trunk.h>
+#include <saccade/ssl/eval/auroc.h>
 #include <saccade/ssl/eval/baselines.h>
 #include <saccade/ssl/eval/features.h>
 #include <saccade/ssl/eval/fine_tune.h>

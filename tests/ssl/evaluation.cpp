@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 #include <saccade/core/random.h>
 #include <saccade/kernels/error.h>
+#include <saccade/ssl/eval/auroc.h>
 #include <saccade/ssl/eval/fine_tune.h>
 #include <saccade/ssl/eval/knn.h>
 #include <saccade/ssl/eval/lbfgs.h>
@@ -106,6 +107,35 @@ TEST(Retrieval, FindsTheOtherViewOfAnImage) {
   EXPECT_NEAR(ssl::retrieval_at_1(Tensor::full({1000, 32}, 1.f), Tensor::full({1000, 32}, 1.f)), 0.001, 1e-9);
 }
 
+TEST(Auroc, CountsPairsAndHalfOfThoseThatAreLevel) {
+  // Positives 0.8, 0.4; negatives 0.6, 0.2, 0.1: of six pairs five are in order.
+  EXPECT_DOUBLE_EQ(ssl::auroc(std::vector{0.6f, 0.8f, 0.2f, 0.4f, 0.1f}, std::vector{0, 1, 0, 1, 0}), 5. / 6);
+  // Positives 2, 1, 1; negatives 1, 0, 2: above in 2 + 1 + 1 pairs, level in 1 + 1 + 1.
+  const std::vector scores{2.f, 1.f, 1.f, 1.f, 0.f, 2.f};
+  const std::vector labels{1, 1, 1, 0, 0, 0};
+  EXPECT_DOUBLE_EQ(ssl::auroc(scores, labels), (4 + 0.5 * 3) / 9);
+  EXPECT_DOUBLE_EQ(ssl::auroc(scores, labels, 0), 1 - (4 + 0.5 * 3) / 9);
+  EXPECT_DOUBLE_EQ(ssl::auroc(std::vector{3.f, 3.f, 3.f}, std::vector{1, 0, 0}), 0.5);
+  EXPECT_DOUBLE_EQ(ssl::auroc(std::vector{-INFINITY, INFINITY}, std::vector{0, 1}), 1);
+  EXPECT_DOUBLE_EQ(ssl::auroc(std::vector{-INFINITY, INFINITY}, std::vector{1, 0}), 0);
+}
+
+TEST(Auroc, WantsBothClassesAndNumbers) {
+  const auto refused = [](const std::vector<float>& scores, const std::vector<int>& labels, const std::string& words) {
+    try {
+      ssl::auroc(scores, labels);
+      ADD_FAILURE() << words;
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find(words), std::string::npos) << error.what();
+    }
+  };
+  refused({1, 2}, {1, 1}, "all are of class 1");
+  refused({1, 2}, {0, 0}, "none are of class 1");
+  refused({}, {}, "of 0 samples");
+  refused({1, 2}, {0}, "2 scores for 1 labels");
+  refused({1, NAN}, {0, 1}, "sample 1 is not a number");
+}
+
 TEST(Lbfgs, FindsTheMinimumOfRosenbrocksValley) {
   std::vector<float> x = {-1.2f, 1.f};
   const double least = ssl::minimize_lbfgs(
@@ -153,6 +183,17 @@ TEST(LinearProbe, IsAtTheMinimumOfItsObjective) {
       residual[static_cast<size_t>(k)] += logits[k] / total - (c.labels[static_cast<size_t>(r)] == k);
   }
   for (const double v : residual) EXPECT_NEAR(v / 400, 0.0, 1e-3);
+}
+
+TEST(LinearProbe, ItsMarginsOfTwoClassesAreAboveZeroWhereItSaysTheSecond) {
+  const Clouds training = clouds(200, 8, 2, 1.f, 1), test = clouds(300, 8, 2, 1.f, 2);
+  const auto probe = ssl::fit_linear_probe(training.x, training.labels, {.l2 = {1e-2}});
+  const std::vector<float> margins = probe.margins(test.x);
+  const std::vector<int> said = probe.classify(test.x);
+  ASSERT_EQ(margins.size(), said.size());
+  for (size_t i = 0; i < said.size(); ++i) EXPECT_EQ(margins[i] > 0, said[i] == 1) << i;
+  const Clouds three = clouds(90, 8, 3, 1.f, 1);
+  EXPECT_THROW(ssl::fit_linear_probe(three.x, three.labels, {.l2 = {1e-2}}).margins(three.x), Error);
 }
 
 TEST(LowShot, TakesAsManyOfEachClass) {
