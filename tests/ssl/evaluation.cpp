@@ -6,6 +6,7 @@
 #include <saccade/ssl/eval/knn.h>
 #include <saccade/ssl/eval/lbfgs.h>
 #include <saccade/ssl/eval/linear_probe.h>
+#include <saccade/ssl/eval/worth.h>
 
 #include <algorithm>
 #include <cmath>
@@ -196,6 +197,27 @@ TEST(LinearProbe, ItsMarginsOfTwoClassesAreAboveZeroWhereItSaysTheSecond) {
   EXPECT_THROW(ssl::fit_linear_probe(three.x, three.labels, {.l2 = {1e-2}}).margins(three.x), Error);
 }
 
+TEST(Worth, HasAurocWhereTwoClassesAreThere) {
+  // margins are x: 3, 1, -1, -2, of which the classifier says 1, 1, 0, 0
+  const ssl::LinearProbe probe{.weight = Tensor::from(std::vector{0.f, 1.f}, {2, 1}), .bias = Tensor::zeros({2})};
+  const Tensor x = Tensor::from(std::vector{3.f, 1.f, -1.f, -2.f}, {4, 1});
+  const ssl::Worth worth = ssl::worth_of(probe, x, std::vector{1, 0, 1, 0});
+  EXPECT_DOUBLE_EQ(worth.accuracy, 0.5);
+  EXPECT_DOUBLE_EQ(worth.auroc.value(), 0.75);
+  EXPECT_FALSE(ssl::worth_of(probe, x, std::vector{1, 1, 1, 1}).auroc);
+  const ssl::LinearProbe three{.weight = Tensor::zeros({3, 1}), .bias = Tensor::zeros({3})};
+  EXPECT_FALSE(ssl::worth_of(three, x, std::vector{1, 0, 1, 0}).auroc);
+}
+
+TEST(Worth, AMeanHasItsStandardError) {
+  const ssl::Mean mean = ssl::mean_of(std::vector{1., 2., 3., 6.});
+  EXPECT_DOUBLE_EQ(mean.mean, 3);
+  EXPECT_NEAR(mean.error, std::sqrt(14. / 3 / 4), 1e-12);
+  EXPECT_DOUBLE_EQ(ssl::mean_of(std::vector{5.}).mean, 5);
+  EXPECT_TRUE(std::isnan(ssl::mean_of(std::vector{5.}).error));
+  EXPECT_THROW(ssl::mean_of({}), Error);
+}
+
 TEST(LowShot, TakesAsManyOfEachClass) {
   std::vector<int> labels;
   for (int i = 0; i < 1000; ++i) labels.push_back(i % 7 == 0 ? -1 : i % 4);
@@ -208,6 +230,36 @@ TEST(LowShot, TakesAsManyOfEachClass) {
   EXPECT_EQ(counts, (std::vector<int>{10, 10, 10, 10}));
   EXPECT_EQ(chosen, ssl::choose_per_class(labels, 42, 5));
   EXPECT_NE(chosen, ssl::choose_per_class(labels, 42, 6));
+}
+
+TEST(LowShot, ASharesClassesAreAsLargeAsTheyAreAmongAll) {
+  std::vector<int> labels;  // 800, 150 and 50 of three classes, 100 of none
+  for (int i = 0; i < 1100; ++i) labels.push_back(i < 800 ? 0 : i < 950 ? 1 : i < 1000 ? 2 : -1);
+  const auto counts = [&](double share) {
+    std::vector<int64_t> of(3);
+    for (const int64_t i : ssl::choose_share(labels, share, 5))
+      ++of[static_cast<size_t>(labels.at(static_cast<size_t>(i)))];
+    return of;
+  };
+  EXPECT_EQ(counts(0.1), (std::vector<int64_t>{80, 15, 5}));
+  EXPECT_EQ(counts(100), counts(0.1));
+  EXPECT_EQ(counts(0.02), (std::vector<int64_t>{15, 3, 2})) << "two of the last, where its part is one";
+  EXPECT_EQ(counts(0.001), (std::vector<int64_t>{2, 2, 2}));
+  EXPECT_EQ(counts(6), (std::vector<int64_t>{2, 2, 2}));
+  EXPECT_EQ(counts(1000), (std::vector<int64_t>{800, 150, 50}));
+  EXPECT_EQ(ssl::choose_share(labels, 0.1, 5), ssl::choose_share(labels, 0.1, 5));
+  EXPECT_NE(ssl::choose_share(labels, 0.1, 5), ssl::choose_share(labels, 0.1, 6));
+  std::vector<int64_t> drawn = ssl::choose_share(labels, 0.1, 5);
+  std::ranges::sort(drawn);
+  EXPECT_EQ(std::ranges::adjacent_find(drawn), drawn.end()) << "none twice";
+}
+
+TEST(LowShot, WhatIsNoShareIsRefused) {
+  const std::vector<int> labels{0, 0, 0, 1, 1, 1, -1};
+  for (const double share : {0., -0.1, 1., 3., 4.5, 7., std::nan(""), double{HUGE_VAL}})
+    EXPECT_THROW(ssl::choose_share(labels, share), Error) << share;
+  EXPECT_THROW(ssl::choose_share(std::vector{0, 0, 1}, 0.5), Error) << "one sample of a class";
+  EXPECT_THROW(ssl::choose_share(std::vector{-1, -1}, 0.5), Error);
 }
 
 TEST(FineTune, LearnsLabelledBatchesAndIsRepeatable) {
