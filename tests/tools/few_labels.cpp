@@ -78,6 +78,22 @@ TEST_F(TwoClasses, WithFewLabelsAreJudgedInEachWayAndRepeatably) {
   EXPECT_TRUE(lines_with(once.out, "9 labels, AUROC").empty());
 }
 
+TEST_F(TwoClasses, TheWholeNetworkBeginsAsItWasTrainedAndFromScratchAtRandom) {
+  make_photos(*shared / "many", 60);
+  std::filesystem::remove_all(*shared / "many" / "c");
+  // After one iteration little is learned: what the columns say is what the networks were before.
+  const std::vector<std::string> flags{"--test",      *shared / "many", "--few-labels",      "8", "--draws", "2",
+                                       "--baselines", "false",          "--tune-iterations", "1"};
+  const Outcome judged = eval("two", flags);
+  ASSERT_EQ(judged.status, 0) << judged.err;
+  std::string row = lines_with(judged.out, "8 labels, AUROC for b").at(0);
+  std::vector<std::string> worth;
+  for (size_t at = row.find('.'); at != std::string::npos; at = row.find('.', row.find('%', at)))
+    worth.push_back(row.substr(at - 2, row.find('%', at) - at));
+  ASSERT_EQ(worth.size(), 3u) << row;
+  EXPECT_NE(worth[1], worth[2]) << row;
+}
+
 TEST_F(TwoClasses, FewLabelsThatCannotBeDrawnAreASentence) {
   const auto refused = [](int status, const std::vector<std::string>& flags, const std::string& words) {
     const Outcome outcome = eval("two", flags);
