@@ -107,12 +107,12 @@ int run(CLI::App& app, Recipe& r) {
     return std::vector<std::pair<std::string, double>>{{"kNN", right(found)}};
   };
   r.train.health.names = program::flag_names(app);
-  r.train.carried = ssl::TrunkInfo{.trunk = r.trunk,
-                                   .size = 28,
-                                   .mean = {whole.mean.begin(), whole.mean.end()},
-                                   .std = {whole.std.begin(), whole.std.end()},
-                                   .view = "whole"}
-                        .metadata();
+  const ssl::TrunkInfo info{.trunk = r.trunk,
+                            .size = 28,
+                            .mean = {whole.mean.begin(), whole.mean.end()},
+                            .std = {whole.std.begin(), whole.std.end()},
+                            .view = "whole"};
+  r.train.carried = info.metadata();
   ssl::Trainer trainer(model, optim::adamw({.weight_decay = 1e-6f}), r.train);
   ssl::RunFolder folder(r.run);
   program::prepare(app, folder, r.fresh, {"run", "data", "evaluate-every", "threads", "workers"});
@@ -138,12 +138,8 @@ int run(CLI::App& app, Recipe& r) {
   const auto fine_tuned = [&](const nn::Trunk& start) {
     const auto copy = network();
     ssl::copy_weights(start, *copy);
-    data::MultiCrop mild = r.views;
-    mild.crops = {{1, 28, {0.4f, 1.f}}};
-    mild.blur_p = mild.jitter_p = 0.f;
-    data::Loader labelled(data::subset(source, few), mild, {.batch = 100, .seed = r.seed});
-    const auto tuned = ssl::fine_tune(
-        copy, [&](int64_t) { return labelled.next(); }, r.tune);
+    const auto tuned = vision::fine_tune(copy, data::subset(source, few), vision::mild_crops(info), r.tune,
+                                         {.batch = 100, .seed = r.seed});
     return percent(right(tuned.classify([&](int64_t a, int64_t b) { return test.images(a, b); }, test.count())));
   };
   const auto row = [&](const char* name, const Tensor& bank, const Tensor& queries, const std::string& whole_network) {

@@ -1,11 +1,13 @@
-/// How good are the features of a trained network? kNN and a linear classifier on labelled images.
+/// How good are the features of a trained network? kNN and a linear classifier on labelled images, also on few of them.
 #include <saccade/ssl/eval/knn.h>
 #include <saccade/ssl/eval/linear_probe.h>
+#include <saccade/ssl/eval/worth.h>
 #include <saccade/vision/baselines.h>
 
 #include <cmath>
 #include <filesystem>
 
+#include "eval/few_labels.h"
 #include "images.h"
 #include "weights.h"
 
@@ -14,6 +16,7 @@ using namespace saccade;
 struct Settings {
   std::string train, test, knn = "20,0.07";
   bool linear = false, baselines = true, center = true;
+  program::FewLabels few;
   program::Weights weights;
   program::ImageFlags images;
   program::Machine machine;
@@ -36,15 +39,20 @@ struct Settings {
                    "The vote is by cosines of features less their mean; false: of those as they are, as papers have it")
         ->capture_default_str()
         ->group("Judging");
-    app.add_flag("--linear", linear, "Also a linear classifier on the frozen features")->group("Judging");
+    app.add_flag("--linear", linear,
+                 "Also a linear classifier on the frozen features, with its AUROC where there are two classes")
+        ->group("Judging");
     app.add_option("--baselines", baselines,
                    "Beside the features: raw pixels, and the network with its first weights (about as much work again)")
         ->capture_default_str()
         ->group("Judging");
+    few.flags(app);
     machine.flags(app);
     app.set_config("--config", "", "Read flags from this TOML file; those given here win");
     app.allow_config_extras(CLI::config_extras_mode::error);
-    app.footer("Example:\n  saccade-eval --weights runs/photos --train labelled/train --test labelled/test --linear");
+    app.footer(
+        "Example:\n  saccade-eval --weights runs/photos --train labelled/train --test labelled/test --linear\n"
+        "  saccade-eval --weights runs/cells --train cells.csv --linear --few-labels 0.01,0.1");
   }
 };
 
@@ -66,9 +74,11 @@ int evaluate(CLI::App& app, Settings& s) {
     throw Error(
         fmt::format("--test {}: is what --train learns from; leave --test out to hold some of it back", s.test));
   const ssl::Network network = s.weights.load(app, device);
-  const auto [train, test, summary] =
+  const data::LabelledPair images =
       data::labelled_pair(s.train, s.test, s.images.options(program::channels_of(network.info.trunk)));
-  fmt::print("{}\n", summary);
+  const data::Source &train = images.train, &test = images.test;
+  fmt::print("{}\n", images.summary);
+  s.few.check(train);
   std::shared_ptr<nn::Trunk> untrained;
   std::vector<nn::Trunk*> trunks{network.trunk.get()};
   if (s.baselines) {
@@ -87,40 +97,57 @@ int evaluate(CLI::App& app, Settings& s) {
   if (s.baselines) fmt::print("{:<32}{:>9}{:>20}{:>14}\n", "", "features", "untrained network", "raw pixels");
 
   std::vector<std::string> sentences;
-  // A row of the table: of the features, then of what nobody trained. `judge` says what it predicts by rows of that
-  // kind.
+  // A row of the table: of the features, then of what nobody trained. `judge` says what rows of a kind are worth, and
+  // what it chose for that.
+  struct Judged {
+    std::string chosen;
+    double worth;
+  };
   const auto print = [&](const std::string& measure, const std::string& how, const auto& judge) {
-    std::vector<double> right;
+    std::vector<double> worth;
     for (size_t of = 0; of < bank.size(); ++of) {
-      const auto [name, predicted] = judge(bank[of].rows, queries[of].rows);
-      right.push_back(ssl::accuracy(predicted, queries[of].labels));
+      const Judged judged = judge(of);
+      worth.push_back(judged.worth);
       constexpr int widths[] = {7, 18, 12};
-      fmt::print("{:<{}}{:>{}.2f} %", of == 0 ? how + name : "", of == 0 ? 32 : 0, 100 * right.back(), widths[of]);
+      fmt::print("{:<{}}{:>{}.2f} %", of == 0 ? how + judged.chosen : "", of == 0 ? 32 : 0, 100 * worth.back(),
+                 widths[of]);
       std::fflush(stdout);
     }
     fmt::print("\n");
     if (!s.baselines) return;
     const std::string below =
-        ssl::below_baselines(measure, right[0], {{"raw pixels", right[2]}, {"untrained network", right[1]}});
+        ssl::below_baselines(measure, worth[0], {{"raw pixels", worth[2]}, {"untrained network", worth[1]}});
     if (!below.empty()) sentences.push_back(below);
   };
-  using Judged = std::pair<std::string, std::vector<int>>;
+  const std::vector<int>& truth = queries[0].labels;
   print("kNN", fmt::format("kNN, k = {}, T = {}{}", knn.neighbours, knn.temperature, knn.center ? "" : ", as is"),
-        [&](const Tensor& learn, const Tensor& judged) {
-          return Judged{"", ssl::knn_classify(learn, labels, judged, knn)};
+        [&](size_t of) {
+          return Judged{"", ssl::accuracy(ssl::knn_classify(bank[of].rows, labels, queries[of].rows, knn), truth)};
         });
-  if (s.linear)
-    print("linear", "linear, L2 ", [&](const Tensor& learn, const Tensor& judged) {
-      const ssl::LinearProbe probe = ssl::fit_linear_probe(learn, labels);
-      return Judged{fmt::format("{:g}", probe.l2), probe.classify(judged)};
+  if (s.linear) {
+    std::vector<ssl::Worth> worths;
+    print("linear", "linear, L2 ", [&](size_t of) {
+      const ssl::LinearProbe probe = ssl::fit_linear_probe(bank[of].rows, labels);
+      worths.push_back(ssl::worth_of(probe, queries[of].rows, truth));
+      return Judged{fmt::format("{:g}", probe.l2), worths[of].accuracy};
     });
+    if (train.num_classes() == 2) {
+      const std::string of_last = fmt::format("AUROC for {}", data::printable(train.class_names[1]));
+      if (worths[0].auroc)
+        print("AUROC", of_last, [&](size_t of) { return Judged{"", worths[of].auroc.value()}; });
+      else
+        sentences.push_back(of_last + ": none, because it takes images of both classes");
+    }
+  }
+  if (!s.few.shares.empty()) s.few.judge(network, images, bank, queries, s.machine.workers);
   for (const std::string& sentence : sentences) fmt::print("{}\n", sentence);
   return 0;
 }
 
 int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape): only if there is no memory for the flags
   Settings settings;
-  CLI::App app("Judges a trained network by labelled images: kNN and a linear classifier.", "saccade-eval");
+  CLI::App app("Judges a trained network by labelled images: kNN, a linear classifier, and what few labels do with it.",
+               "saccade-eval");
   settings.flags(app);
   return program::run(app, {argv + 1, argv + argc}, [&] { return evaluate(app, settings); });
 }

@@ -60,12 +60,14 @@
 #include <saccade/nn/schedule.h>
 #include <saccade/nn/stem.h>
 #include <saccade/nn/trunk.h>
+#include <saccade/ssl/eval/auroc.h>
 #include <saccade/ssl/eval/baselines.h>
 #include <saccade/ssl/eval/features.h>
 #include <saccade/ssl/eval/fine_tune.h>
 #include <saccade/ssl/eval/knn.h>
 #include <saccade/ssl/eval/linear_probe.h>
 #include <saccade/ssl/eval/prototype_gallery.h>
+#include <saccade/ssl/eval/worth.h>
 #include <saccade/ssl/methods/crop_major.h>
 #include <saccade/ssl/methods/defaults.h>
 #include <saccade/ssl/methods/dino.h>
@@ -89,6 +91,7 @@
 #include <saccade/vision/baselines.h>
 #include <saccade/vision/choose.h>
 #include <saccade/vision/features.h>
+#include <saccade/vision/fine_tune.h>
 #include <saccade/vision/gallery.h>
 #include <saccade/vision/run_images.h>
 #include <saccade/vision/training.h>

@@ -8,8 +8,9 @@
 #include <saccade/nn/optim/optimizer.h>
 #include <saccade/nn/schedule.h>
 #include <saccade/ssl/eval/fine_tune.h>
-#include <saccade/ssl/eval/linear_probe.h>
 
+#include <algorithm>
+#include <cmath>
 #include <map>
 #include <numeric>
 #include <utility>
@@ -33,23 +34,69 @@ Tensor labels_of_crops(const Batch& batch, int64_t classes) {
   return Tensor::from(labels, {images});
 }
 
-}  // namespace
+std::map<int, int64_t> samples_of_classes(std::span<const int> labels) {
+  std::map<int, int64_t> samples;
+  for (const int label : labels)
+    if (label >= 0) ++samples[label];
+  return samples;
+}
 
-std::vector<int64_t> choose_per_class(std::span<const int> labels, int64_t count, uint64_t seed) {
+/// So many samples of each class, in an order drawn by the seed.
+std::vector<int64_t> choose(std::span<const int> labels, std::map<int, int64_t> wanted, uint64_t seed) {
   std::vector<int64_t> order(labels.size()), chosen;
   std::iota(order.begin(), order.end(), int64_t{0});
   Philox random(seed);
   for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random.below(static_cast<uint32_t>(i))]);
-  std::map<int, int64_t> taken;
-  for (const int label : labels)
-    if (label >= 0) taken[label] = 0;
-  if (taken.empty()) fail("choose_per_class: no sample has a label");
-  const int64_t each = count / static_cast<int64_t>(taken.size());
   for (const int64_t i : order) {
     const int label = labels[static_cast<size_t>(i)];
-    if (label >= 0 && taken[label]++ < each) chosen.push_back(i);
+    if (label >= 0 && wanted[label]-- > 0) chosen.push_back(i);
   }
   return chosen;
+}
+
+}  // namespace
+
+std::vector<int64_t> choose_per_class(std::span<const int> labels, int64_t count, uint64_t seed) {
+  std::map<int, int64_t> wanted = samples_of_classes(labels);
+  if (wanted.empty()) fail("choose_per_class: no sample has a label");
+  for (auto& [label, of_class] : wanted) of_class = count / std::ssize(wanted);
+  return choose(labels, std::move(wanted), seed);
+}
+
+std::vector<int64_t> choose_share(std::span<const int> labels, double share, uint64_t seed) {
+  const std::map<int, int64_t> there = samples_of_classes(labels);
+  int64_t all = 0, least = 0;
+  for (const auto& [label, of_class] : there) {
+    if (of_class < 2) fail(fmt::format("one sample alone is of class {}, and two of each are the least", label));
+    all += of_class;
+    least += 2;
+  }
+  if (all == 0) fail("no sample has a label");
+  if (!(share > 0) || (share >= 1 && share != std::floor(share)))
+    fail(fmt::format("{:g} samples; expected a share between 0 and 1, or a whole number", share));
+  if (share > static_cast<double>(all)) fail(fmt::format("{:g} samples of {} that have labels", share, all));
+  if (share >= 1 && share < static_cast<double>(least))
+    fail(fmt::format("{:g} samples of {} classes; two of each are the least", share, there.size()));
+  const int64_t count = share >= 1
+                            ? static_cast<int64_t>(share)
+                            : std::max(least, static_cast<int64_t>(std::lround(share * static_cast<double>(all))));
+
+  std::map<int, int64_t> wanted;
+  for (const auto& [label, of_class] : there) wanted[label] = 2;
+  // One after the other, by Sainte-Lague's rule: a class that divides without rest gets just its part.
+  for (int64_t chosen = least; chosen < count; ++chosen) {
+    int next = 0;
+    double most = 0;
+    for (const auto& [label, of_class] : there) {
+      const int64_t has = wanted[label];
+      const double claim = static_cast<double>(of_class) / static_cast<double>(2 * has + 1);
+      if (has == of_class || claim <= most) continue;
+      next = label;
+      most = claim;
+    }
+    ++wanted[next];
+  }
+  return choose(labels, std::move(wanted), seed);
 }
 
 void copy_weights(const nn::Module& from, const nn::Module& to) {
@@ -96,9 +143,10 @@ Classifier fine_tune(std::shared_ptr<nn::Trunk> trunk, const std::function<Batch
   return result;
 }
 
+LinearProbe Classifier::linear() const { return {.weight = weight.to(Device::cpu), .bias = bias.to(Device::cpu)}; }
+
 std::vector<int> Classifier::classify(const ImageRange& images, int64_t count, int64_t batch) const {
-  return LinearProbe{.weight = weight.to(Device::cpu), .bias = bias.to(Device::cpu)}.classify(
-      features(*trunk, images, count, batch));
+  return linear().classify(features(*trunk, images, count, batch));
 }
 
 }  // namespace saccade::ssl

@@ -3,6 +3,7 @@
 #include <saccade/core/batch.h>
 #include <saccade/nn/trunk.h>
 #include <saccade/ssl/eval/features.h>
+#include <saccade/ssl/eval/linear_probe.h>
 
 #include <cstdint>
 #include <functional>
@@ -28,6 +29,8 @@ struct Classifier {
   Tensor weight;  ///< (classes, features)
   Tensor bias;    ///< (classes)
 
+  /// What it makes of the trunk's features, on the CPU.
+  LinearProbe linear() const;
   /// Classes of images [0, count), in evaluation mode.
   std::vector<int> classify(const ImageRange& images, int64_t count, int64_t batch = 512) const;
 };
@@ -42,6 +45,12 @@ Classifier fine_tune(std::shared_ptr<nn::Trunk> trunk, const std::function<Batch
 /// Which samples have labels in a low-shot test: `count` in all, as many of each class (rounded down), drawn by the
 /// seed. Samples of a negative label are passed over.
 std::vector<int64_t> choose_per_class(std::span<const int> labels, int64_t count, uint64_t seed = 0);
+
+/// The same with as many of each class as it has among all samples, but two at least: `share` of those that have a
+/// label, or, from 1 on, so many in all. In an order drawn by the seed.
+/// Throws Error when that is less than two of each class, more than there are, or no whole number; and when a class has
+/// but one sample.
+std::vector<int64_t> choose_share(std::span<const int> labels, double share, uint64_t seed = 0);
 
 /// Copies all parameters and buffers of `from` into `to`, which has the same architecture.
 void copy_weights(const nn::Module& from, const nn::Module& to);

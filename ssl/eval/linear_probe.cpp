@@ -169,4 +169,14 @@ std::vector<int> LinearProbe::classify(const Tensor& features) const {
   return predicted;
 }
 
+std::vector<float> LinearProbe::margins(const Tensor& features) const {
+  const NoGradScope no_grad;
+  const Tensor logits = linear(features, weight, bias);
+  if (logits.dim(1) != 2) fail(fmt::format("margins: a classifier of {} classes, expected two", logits.dim(1)));
+  const auto values = logits.data<float>();
+  std::vector<float> margins;
+  for (size_t i = 0; i < values.size(); i += 2) margins.push_back(values[i + 1] - values[i]);
+  return margins;
+}
+
 }  // namespace saccade::ssl

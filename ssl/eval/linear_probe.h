@@ -23,6 +23,9 @@ struct LinearProbe {
   double l2 = 0;  ///< the strength chosen
 
   std::vector<int> classify(const Tensor& features) const;
+
+  /// Of two classes: by how much the logit of class 1 is above that of class 0, for each row.
+  std::vector<float> margins(const Tensor& features) const;
 };
 
 /// Softmax regression on fixed features (N, D) f32 with labels from 0: full batch, L-BFGS (Liu & Nocedal 1989), so

@@ -1,10 +1,12 @@
 #include <gtest/gtest.h>
 #include <saccade/core/random.h>
 #include <saccade/kernels/error.h>
+#include <saccade/ssl/eval/auroc.h>
 #include <saccade/ssl/eval/fine_tune.h>
 #include <saccade/ssl/eval/knn.h>
 #include <saccade/ssl/eval/lbfgs.h>
 #include <saccade/ssl/eval/linear_probe.h>
+#include <saccade/ssl/eval/worth.h>
 
 #include <algorithm>
 #include <cmath>
@@ -106,6 +108,35 @@ TEST(Retrieval, FindsTheOtherViewOfAnImage) {
   EXPECT_NEAR(ssl::retrieval_at_1(Tensor::full({1000, 32}, 1.f), Tensor::full({1000, 32}, 1.f)), 0.001, 1e-9);
 }
 
+TEST(Auroc, CountsPairsAndHalfOfThoseThatAreLevel) {
+  // Positives 0.8, 0.4; negatives 0.6, 0.2, 0.1: of six pairs five are in order.
+  EXPECT_DOUBLE_EQ(ssl::auroc(std::vector{0.6f, 0.8f, 0.2f, 0.4f, 0.1f}, std::vector{0, 1, 0, 1, 0}), 5. / 6);
+  // Positives 2, 1, 1; negatives 1, 0, 2: above in 2 + 1 + 1 pairs, level in 1 + 1 + 1.
+  const std::vector scores{2.f, 1.f, 1.f, 1.f, 0.f, 2.f};
+  const std::vector labels{1, 1, 1, 0, 0, 0};
+  EXPECT_DOUBLE_EQ(ssl::auroc(scores, labels), (4 + 0.5 * 3) / 9);
+  EXPECT_DOUBLE_EQ(ssl::auroc(scores, labels, 0), 1 - (4 + 0.5 * 3) / 9);
+  EXPECT_DOUBLE_EQ(ssl::auroc(std::vector{3.f, 3.f, 3.f}, std::vector{1, 0, 0}), 0.5);
+  EXPECT_DOUBLE_EQ(ssl::auroc(std::vector{-INFINITY, INFINITY}, std::vector{0, 1}), 1);
+  EXPECT_DOUBLE_EQ(ssl::auroc(std::vector{-INFINITY, INFINITY}, std::vector{1, 0}), 0);
+}
+
+TEST(Auroc, WantsBothClassesAndNumbers) {
+  const auto refused = [](const std::vector<float>& scores, const std::vector<int>& labels, const std::string& words) {
+    try {
+      ssl::auroc(scores, labels);
+      ADD_FAILURE() << words;
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find(words), std::string::npos) << error.what();
+    }
+  };
+  refused({1, 2}, {1, 1}, "all are of class 1");
+  refused({1, 2}, {0, 0}, "none are of class 1");
+  refused({}, {}, "of 0 samples");
+  refused({1, 2}, {0}, "2 scores for 1 labels");
+  refused({1, NAN}, {0, 1}, "sample 1 is not a number");
+}
+
 TEST(Lbfgs, FindsTheMinimumOfRosenbrocksValley) {
   std::vector<float> x = {-1.2f, 1.f};
   const double least = ssl::minimize_lbfgs(
@@ -155,6 +186,38 @@ TEST(LinearProbe, IsAtTheMinimumOfItsObjective) {
   for (const double v : residual) EXPECT_NEAR(v / 400, 0.0, 1e-3);
 }
 
+TEST(LinearProbe, ItsMarginsOfTwoClassesAreAboveZeroWhereItSaysTheSecond) {
+  const Clouds training = clouds(200, 8, 2, 1.f, 1), test = clouds(300, 8, 2, 1.f, 2);
+  const auto probe = ssl::fit_linear_probe(training.x, training.labels, {.l2 = {1e-2}});
+  const std::vector<float> margins = probe.margins(test.x);
+  const std::vector<int> said = probe.classify(test.x);
+  ASSERT_EQ(margins.size(), said.size());
+  for (size_t i = 0; i < said.size(); ++i) EXPECT_EQ(margins[i] > 0, said[i] == 1) << i;
+  const Clouds three = clouds(90, 8, 3, 1.f, 1);
+  EXPECT_THROW(ssl::fit_linear_probe(three.x, three.labels, {.l2 = {1e-2}}).margins(three.x), Error);
+}
+
+TEST(Worth, HasAurocWhereTwoClassesAreThere) {
+  // margins are x: 3, 1, -1, -2, of which the classifier says 1, 1, 0, 0
+  const ssl::LinearProbe probe{.weight = Tensor::from(std::vector{0.f, 1.f}, {2, 1}), .bias = Tensor::zeros({2})};
+  const Tensor x = Tensor::from(std::vector{3.f, 1.f, -1.f, -2.f}, {4, 1});
+  const ssl::Worth worth = ssl::worth_of(probe, x, std::vector{1, 0, 1, 0});
+  EXPECT_DOUBLE_EQ(worth.accuracy, 0.5);
+  EXPECT_DOUBLE_EQ(worth.auroc.value(), 0.75);
+  EXPECT_FALSE(ssl::worth_of(probe, x, std::vector{1, 1, 1, 1}).auroc);
+  const ssl::LinearProbe three{.weight = Tensor::zeros({3, 1}), .bias = Tensor::zeros({3})};
+  EXPECT_FALSE(ssl::worth_of(three, x, std::vector{1, 0, 1, 0}).auroc);
+}
+
+TEST(Worth, AMeanHasItsStandardError) {
+  const ssl::Mean mean = ssl::mean_of(std::vector{1., 2., 3., 6.});
+  EXPECT_DOUBLE_EQ(mean.mean, 3);
+  EXPECT_NEAR(mean.error, std::sqrt(14. / 3 / 4), 1e-12);
+  EXPECT_DOUBLE_EQ(ssl::mean_of(std::vector{5.}).mean, 5);
+  EXPECT_TRUE(std::isnan(ssl::mean_of(std::vector{5.}).error));
+  EXPECT_THROW(ssl::mean_of({}), Error);
+}
+
 TEST(LowShot, TakesAsManyOfEachClass) {
   std::vector<int> labels;
   for (int i = 0; i < 1000; ++i) labels.push_back(i % 7 == 0 ? -1 : i % 4);
@@ -167,6 +230,36 @@ TEST(LowShot, TakesAsManyOfEachClass) {
   EXPECT_EQ(counts, (std::vector<int>{10, 10, 10, 10}));
   EXPECT_EQ(chosen, ssl::choose_per_class(labels, 42, 5));
   EXPECT_NE(chosen, ssl::choose_per_class(labels, 42, 6));
+}
+
+TEST(LowShot, ASharesClassesAreAsLargeAsTheyAreAmongAll) {
+  std::vector<int> labels;  // 800, 150 and 50 of three classes, 100 of none
+  for (int i = 0; i < 1100; ++i) labels.push_back(i < 800 ? 0 : i < 950 ? 1 : i < 1000 ? 2 : -1);
+  const auto counts = [&](double share) {
+    std::vector<int64_t> of(3);
+    for (const int64_t i : ssl::choose_share(labels, share, 5))
+      ++of[static_cast<size_t>(labels.at(static_cast<size_t>(i)))];
+    return of;
+  };
+  EXPECT_EQ(counts(0.1), (std::vector<int64_t>{80, 15, 5}));
+  EXPECT_EQ(counts(100), counts(0.1));
+  EXPECT_EQ(counts(0.02), (std::vector<int64_t>{15, 3, 2})) << "two of the last, where its part is one";
+  EXPECT_EQ(counts(0.001), (std::vector<int64_t>{2, 2, 2}));
+  EXPECT_EQ(counts(6), (std::vector<int64_t>{2, 2, 2}));
+  EXPECT_EQ(counts(1000), (std::vector<int64_t>{800, 150, 50}));
+  EXPECT_EQ(ssl::choose_share(labels, 0.1, 5), ssl::choose_share(labels, 0.1, 5));
+  EXPECT_NE(ssl::choose_share(labels, 0.1, 5), ssl::choose_share(labels, 0.1, 6));
+  std::vector<int64_t> drawn = ssl::choose_share(labels, 0.1, 5);
+  std::ranges::sort(drawn);
+  EXPECT_EQ(std::ranges::adjacent_find(drawn), drawn.end()) << "none twice";
+}
+
+TEST(LowShot, WhatIsNoShareIsRefused) {
+  const std::vector<int> labels{0, 0, 0, 1, 1, 1, -1};
+  for (const double share : {0., -0.1, 1., 3., 4.5, 7., std::nan(""), double{HUGE_VAL}})
+    EXPECT_THROW(ssl::choose_share(labels, share), Error) << share;
+  EXPECT_THROW(ssl::choose_share(std::vector{0, 0, 1}, 0.5), Error) << "one sample of a class";
+  EXPECT_THROW(ssl::choose_share(std::vector{-1, -1}, 0.5), Error);
 }
 
 TEST(FineTune, LearnsLabelledBatchesAndIsRepeatable) {
