@@ -52,12 +52,12 @@ bool is_given(const CLI::App& app, const std::string& setting) {
   return option != nullptr && option->count() > 0;
 }
 
-/// Chooses the method, by the images, where the time is given and neither a method nor a setting of one; true if it is
+/// Chooses the method where the time is given and neither a method nor a setting of one; true if it is
 /// another one than the program has the flags of.
-bool other_method(const CLI::App& app, Settings& s, const data::Source& source) {
+bool other_method(const CLI::App& app, Settings& s) {
   const auto given = [&](const ssl::Setting& setting) { return is_given(app, setting.name); };
   if (s.minutes <= 0 || is_given(app, "method") || std::ranges::any_of(s.train.method.settings, given)) return false;
-  s.method = vision::choose_method(vision::look_at(source));
+  s.method = vision::choose_method();
   return s.method.value != s.train.method.name;
 }
 
@@ -98,6 +98,7 @@ int pretrain(CLI::App& app, Settings& s) {
   std::copy_n(s.mean.begin(), 3, train.views.mean.begin());
   std::copy_n(s.std.begin(), 3, train.views.std.begin());
   const bool begins = s.fresh || !ssl::RunFolder::holds_checkpoint(s.run);  // else its settings are compared
+  if (begins && other_method(app, s)) return 0;
   const std::optional<ssl::Weights> start = weights_to_start_from(app, s);
   // Earlier versions gave gray images to ResNets of three channels: such a run goes on as it began.
   const bool as_stored =
@@ -111,7 +112,6 @@ int pretrain(CLI::App& app, Settings& s) {
   if (plain_name && source.channels == 1 && app.get_option("--trunk")->count() > 0)  // gray images: one channel
     program::change(app, "--trunk", train.trunk, nn::for_gray(train.trunk));
   std::vector<std::string> chosen;
-  if (begins && other_method(app, s, source)) return 0;
   if (begins) chosen = choose_settings(app, s, source, device, budget);
   if (!s.method.reason.empty()) chosen.insert(chosen.begin(), line_of(s.method));
   if (source.channels != program::channels_of(train.trunk))  // gray images stored in colour

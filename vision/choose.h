@@ -35,8 +35,8 @@ using Given = std::function<bool(const std::string& setting)>;
 /// Fills in what follows from the images alone: crops, how they are changed, trunk and batch.
 std::vector<Choice> choose(Training& training, const ImageFacts& images, const Given& given = {});
 
-/// The method that makes most of minutes, on images as these.
-Choice choose_method(const ImageFacts& images);
+/// The method that makes most of minutes.
+Choice choose_method();
 
 struct Time {
   double minutes = 0;
