@@ -129,14 +129,14 @@ TEST(Health, SaysWhenCropsAreFoundNoMoreOftenThanByTheUntrainedNetwork) {
 
 TEST(Health, CropsThatAnUntrainedNetworkFindsAreTooMuchAlike) {
   HealthMonitor monitor(ssl::swav_health(made_model()), {});
-  const auto said = watch_found(monitor, 0.9f, 1.2f);
+  const auto said = watch_found(monitor, 0.9f, 0.3f);
   ASSERT_EQ(said.size(), 1u);
   EXPECT_NE(said[0].trouble.find("too much alike"), std::string::npos) << said[0].trouble;
 }
 
 TEST(Health, ARunThatBeginsWithWeightsIsNotComparedWithAnUntrainedNetwork) {
   HealthMonitor monitor(ssl::swav_health(made_model()), {.untrained = false});
-  EXPECT_TRUE(watch_found(monitor, 0.9f, 1.2f).empty());
+  EXPECT_TRUE(watch_found(monitor, 2.f, 2.5f).empty());
   EXPECT_EQ(monitor.last().find("found gain"), nullptr);
 }
 
@@ -335,8 +335,8 @@ TEST(Health, FlagsALossThatRisesWithTheQueue) {
                           {.iterations_per_epoch = 200});
     std::vector<HealthMessage> said;
     for (int64_t i = 0; i < 1000; i += 20)
-      for (HealthMessage& m :
-           observe(monitor, i, i < 400 ? 3.f : 3.f * step, made_step(static_cast<uint64_t>(i), 0.f, 1.f, 0.3f)))
+      for (HealthMessage& m : observe(monitor, i, i < 400 ? 3.f : 3.f * step,
+                                      made_step(static_cast<uint64_t>(i), 0.f, 1.f, i == 0 ? 3.f : 0.3f)))
         said.push_back(std::move(m));
     return said;
   };

@@ -84,8 +84,9 @@ TEST(SimclrHealth, TellsCollapsedEmbeddingsFromHealthyOnes) {
     HealthMonitor monitor(model.health(), {});
     std::string said;
     for (int64_t i = 0; i < 1000; i += 20)
-      for (const HealthMessage& m : monitor.observe(i, collapsed ? 4.84f : 1.f, 64,
-                                                    made(static_cast<uint64_t>(i), collapsed ? 60.f : 0.f, 0.2f)))
+      for (const HealthMessage& m :
+           monitor.observe(i, collapsed ? 4.84f : 1.f, 64,
+                           made(static_cast<uint64_t>(i), collapsed ? 60.f : 0.f, i == 0 ? 3.f : 0.2f)))
         said += m.text() + "\n";
     const HealthReading& reading = monitor.last();
     EXPECT_NEAR(reading.value("loss gap"), std::log(127.) - (collapsed ? 4.84 : 1.), 1e-3);
