@@ -306,7 +306,13 @@ LargestBatch largest_batch(const StepSpec& spec, plan::TimeModel& time, int64_t 
   };
   LargestBatch best;
   const auto fits = [&](int64_t batch) {
-    StepPlan plan = planned(batch);
+    StepPlan plan;
+    try {
+      plan = planned(batch);
+    } catch (const Error&) {
+      if (batch <= spec.batch) throw;
+      return false;  // the method takes no such batch: SwAV none above its queue
+    }
     const bool does = plan.fits;
     if (does) best = {batch, std::move(plan)};
     return does;

@@ -101,7 +101,8 @@ class Planner {
   int64_t parameters_ = 0;
 };
 
-/// The largest batch whose step fits, and its plan; batch 0 if not even one image does. Crops of a batch grow with it.
+/// The largest batch whose step fits and that the method takes, and its plan; batch 0 if not even one image does. Crops
+/// of a batch grow with it.
 struct LargestBatch {
   int64_t batch = 0;
   StepPlan plan;

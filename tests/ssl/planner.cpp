@@ -196,6 +196,16 @@ TEST(Plan, TheLargestBatchFitsAndOneMoreDoesNot) {
   EXPECT_FALSE(Planner(more, device()).plan(budget).fits);
 }
 
+TEST(Plan, TheLargestBatchIsOneThatTheMethodTakes) {
+  StepSpec spec = small_step();
+  spec.objective = dearest_swav(kTrunk, {.prototypes = 20, .hidden = 24, .dim = 16, .queue_length = 21});
+  const int64_t budget = 20 * Planner(spec, device()).smallest_budget();
+  EXPECT_EQ(largest_batch(spec, device(), budget).batch, 21) << "a queue must hold a batch";
+  spec.batch = 22;
+  spec.crops = {{44, 48, 48}, {66, 24, 24}};
+  EXPECT_THROW(largest_batch(spec, device(), budget), Error);
+}
+
 TEST(Plan, ATrunkRefusesStepsThatAreNotItsUnitsInOrder) {
   const auto trunk = nn::trunk(kTrunk);
   const size_t units = trunk->unit_count();
