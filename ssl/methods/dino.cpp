@@ -119,8 +119,6 @@ constexpr MetricGuide kGuides[] = {
     {"center norm", Bad::neither, kNone, kNone,
      "Root of the mean square of the centre, which is taken off the teacher's outputs. It settles; steady growth is an "
      "output that wins."},
-    {"found gain", Bad::neither, kNone, kNone,
-     "The odds that a crop is found, for each of the untrained network's. They fall at first, and grow late."},
 };
 
 constexpr int64_t kLookedAt = 256;  ///< rows of targets: enough for a mean, and cheap with many outputs
