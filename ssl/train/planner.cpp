@@ -311,7 +311,7 @@ LargestBatch largest_batch(const StepSpec& spec, plan::TimeModel& time, int64_t 
       plan = planned(batch);
     } catch (const Error&) {
       if (batch <= spec.batch) throw;
-      return false;  // the method takes no such batch: SwAV none above its queue
+      return false;  // the method takes no such batch: it may have bounds of its own
     }
     const bool does = plan.fits;
     if (does) best = {batch, std::move(plan)};

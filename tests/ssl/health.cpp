@@ -6,6 +6,7 @@
 #include <saccade/ssl/train/health.h>
 #include <saccade/ssl/train/trainer.h>
 
+#include <algorithm>
 #include <ctime>
 #include <string>
 #include <utility>
@@ -418,7 +419,9 @@ TEST(HealthOfARun, FlagsALearningRateThatCollapsesIt) {
     const auto said = trained(recipe);
     ASSERT_GE(said.size(), 1u) << seed;
     EXPECT_NE(said[0].advice.at(0).find("learning rate"), std::string::npos);
-    collapsed += said[0].band == Band::alarm && said[0].trouble.find("nearly the same") != std::string::npos;
+    collapsed += std::ranges::any_of(said, [](const HealthMessage& m) {
+      return m.band == Band::alarm && m.trouble.find("nearly the same") != std::string::npos;
+    });
   }
   EXPECT_GE(collapsed, 2);
 }
@@ -431,7 +434,7 @@ TEST(HealthOfARun, FlagsALearningRateThatKeepsItFromLearning) {
         trained({.optimizer = optim::larc_sgd(), .lr = 60.f, .batch = 32, .iterations = 820, .seed = seed});
     ASSERT_GE(said.size(), 1u) << seed;
     EXPECT_LE(said[0].iteration, 800);
-    EXPECT_THAT(said[0].trouble, ::testing::AnyOf(::testing::HasSubstr("crowded"), ::testing::HasSubstr("collapsed")));
+    EXPECT_THAT(all_of(said), ::testing::AnyOf(::testing::HasSubstr("crowded"), ::testing::HasSubstr("collapsed")));
     EXPECT_NE(said[0].advice.at(0).find("learning rate"), std::string::npos);
   }
 }
@@ -442,10 +445,11 @@ TEST(HealthOfARun, FlagsAnEpsTooLarge) {
     Recipe recipe{.iterations = 600};
     recipe.model.eps = eps;
     const auto said = trained(recipe);
-    ASSERT_EQ(said.size(), 1u) << eps << all_of(said);
-    EXPECT_EQ(said[0].band, Band::alarm);
-    EXPECT_NE(said[0].trouble.find("nearly uniform"), std::string::npos);
-    EXPECT_NE(said[0].text().find("eps 0.03 (now 0." + std::string(eps < 0.2f ? "1)" : "5)")), std::string::npos);
+    ASSERT_GE(said.size(), 1u) << eps;
+    const HealthMessage& last = said.back();  // before it, perhaps, that little is learned
+    EXPECT_EQ(last.band, Band::alarm);
+    EXPECT_NE(last.trouble.find("nearly uniform"), std::string::npos);
+    EXPECT_NE(last.text().find("eps 0.03 (now 0." + std::string(eps < 0.2f ? "1)" : "5)")), std::string::npos);
   }
 }
 
