@@ -15,6 +15,7 @@ foreach(package saccade-tools libsaccade-dev)
 endforeach()
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/docs/ DESTINATION share/doc/saccade-tools COMPONENT tools
   FILES_MATCHING PATTERN "*.md")
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/recipes DESTINATION share/doc/saccade-tools COMPONENT tools)
 
 set(CPACK_GENERATOR DEB TGZ)
 set(CPACK_PACKAGE_NAME saccade)
