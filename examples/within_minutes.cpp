@@ -23,7 +23,7 @@ int main(int argc, char** argv) try {
 
   data::Loader loader(images, training.multi_crop(), {.batch = training.batch});
   const auto model = training.make_objective(nn::trunk(training.trunk, training.seed));
-  const ssl::TrunkInfo info{.trunk = training.trunk, .size = training.multi_crop().crops[0].size};
+  const ssl::TrunkInfo info{.trunk = training.trunk, .size = training.shown_size()};
   training.options.carried = info.metadata();
   ssl::Trainer trainer(*model, training.recipe(), training.options);
 

@@ -24,7 +24,7 @@ using Settings = program::PretrainSettings;
 const std::set<std::string> kMayDiffer{
     "run",       "data",           "checkpoint-every", "keep",           "names",     "knn-data",
     "knn-every", "knn-neighbours", "knn-temperature",  "knn-center",     "baselines", "device",
-    "threads",   "workers",        "memory-budget",    "max-unreadable", "view"};
+    "threads",   "workers",        "memory-budget",    "max-unreadable", "size",      "view"};
 
 /// The weights to start from, if the run is at its start: the settings follow them.
 std::optional<ssl::Weights> weights_to_start_from(CLI::App& app, Settings& s) {
@@ -154,10 +154,10 @@ int pretrain(CLI::App& app, Settings& s) {
   ssl::Objective& model = *made;
   ssl::InitReport started;
   if (start) started = ssl::init_from(model, *start, s.allow_partial);
-  const int size = train.views.crops[0].size;
+  program::settle(app, "--size", train.size, train.shown_size());
   if (app.get_option("--view")->count() == 0)
-    program::settle(app, "--view", s.view, std::string(data::name_of(data::choose_view_rule(source, size))));
-  const ssl::TrunkInfo info{train.trunk, size, s.mean, s.std, s.view, train.seed};
+    program::settle(app, "--view", s.view, std::string(data::name_of(data::choose_view_rule(source, train.size))));
+  const ssl::TrunkInfo info{train.trunk, train.size, s.mean, s.std, s.view, train.seed};
   options.carried = info.metadata();
   std::string judged_by, judged;  // by what: in words, and what makes it the same
   std::function<ssl::Baselines()> baselines;
@@ -168,7 +168,7 @@ int pretrain(CLI::App& app, Settings& s) {
     judged_by = labelled.summary;
     judged = fmt::format("{}: {} and {} images; k = {}, T = {}, center {}; {} of seed {}, {} pixels, view {}",
                          data::printable(s.knn_data), labelled.train.size(), labelled.test.size(), s.knn.neighbours,
-                         s.knn.temperature, s.knn.center, train.trunk, train.seed, size, s.view);
+                         s.knn.temperature, s.knn.center, train.trunk, train.seed, train.size, s.view);
     options.evaluate_every = s.knn_every * per_epoch;
     if (s.baselines)
       baselines = [&, labelled] {  // before the first step the network is the untrained one, but for --init

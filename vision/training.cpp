@@ -11,6 +11,8 @@ data::MultiCrop Training::multi_crop() const {
   return made;
 }
 
+int Training::shown_size() const { return size > 0 ? size : multi_crop().crops.front().size; }
+
 optim::Recipe Training::recipe() const {
   return optimizer == "larc" ? optim::larc_sgd({.weight_decay = weight_decay, .momentum_dtype = momentum})
                              : optim::adamw({.weight_decay = weight_decay});

@@ -19,6 +19,7 @@ struct Training {
   std::string trunk = "y_400mf";                ///< see nn::trunk()
   std::string crops = method.crops;             ///< see data::parse_crops()
   data::MultiCrop views = {};                   ///< how they are changed; its own `crops` are not looked at
+  int size = 0;                                 ///< pixels a side of whole images, later; 0: that of the first crops
   int batch = 128;                              ///< images
   std::string optimizer = method.optimizer;     ///< "larc" or "adamw"
   float weight_decay = method.weight_decay;
@@ -29,6 +30,8 @@ struct Training {
 
   /// `views` with `crops`. Throws Error when they are none.
   data::MultiCrop multi_crop() const;
+  /// Pixels a side at which the network is shown whole images: ssl::TrunkInfo::size.
+  int shown_size() const;
   optim::Recipe recipe() const;
   /// One step of it on images of so many channels, for a Planner.
   ssl::StepSpec step(int channels, Device device) const;

@@ -65,6 +65,19 @@ TEST(Choose, SmallImagesGetCropsThatStillShowSomethingAndAStemThatKeepsTheirSize
   EXPECT_EQ(training.views.hue, 0.1f);
 }
 
+TEST(Choose, WholeImagesAreShownLargerThanTheirCrops) {
+  const auto size_for = [](const char* method, int side) {
+    Training training{.method = ssl::method(method)};
+    choose(training, {.count = 5000, .side = side});
+    return training.shown_size();
+  };
+  EXPECT_EQ(size_for("simclr", 32), 32) << "crops of 24";
+  EXPECT_EQ(size_for("swav", 32), 32) << "crops of 32";
+  EXPECT_EQ(size_for("swav", 3000), 128) << "crops of 96";
+  EXPECT_EQ(size_for("swav", 100), 100) << "no larger than the images";
+  EXPECT_EQ((Training{.crops = "2x40"}.shown_size()), 40) << "where nobody chose";
+}
+
 TEST(Choose, GrayImagesGetANetworkOfOneChannel) {
   Training training;
   const auto chosen = by_name(choose(training, {.count = 60000, .side = 28, .gray = true}));

@@ -51,6 +51,9 @@ void PretrainSettings::flags(CLI::App& app) {
   add(group, "--blur", views.blur_p, "Probability of blur; 0 for images below about 64 pixels")->check(between(0, 1));
   add(group, "--mean", mean, "Of red, green and blue in [0, 1]")->expected(3)->check(colour_mean());
   add(group, "--std", std, "Their standard deviations")->expected(3)->check(colour_deviation());
+  add(group, "--size", train.size, "Pixels a side at which whole images are shown where the network is used")
+      ->check(between(1, 16384))
+      ->default_str("by the images; with --crops that of the first");
   add(group, "--view", view, "How a whole image is shown where the network is used: see saccade-embed --help")
       ->check(CLI::IsMember({"middle", "whole"}))
       ->default_str("whole if the images have the size of the first crops, else middle");
