@@ -32,7 +32,7 @@ struct Choice {
 /// Whether somebody gave a setting, which is then left as it is.
 using Given = std::function<bool(const std::string& setting)>;
 
-/// Fills in what follows from the images alone: crops, how they are changed, trunk and batch.
+/// Fills in what follows from the images alone: crops, how they are changed, the size of whole ones, trunk and batch.
 std::vector<Choice> choose(Training& training, const ImageFacts& images, const Given& given = {});
 
 /// The method that makes most of minutes.
