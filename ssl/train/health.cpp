@@ -23,8 +23,8 @@ constexpr double kCrowdedSpread = 0.45, kCrowdedCommon = 0.7;
 constexpr double kRankShare = 1.0 / 16;
 
 // Shares of crops found, by the untrained network and by now, beyond which crops are all but the same: of a run on
-// areas of 90 to 100 % without changes of colour 0.38 and 0.98 (its features were worth ten points less than those of
-// areas from 20 %); of others at most 0.13 and 0.82.
+// areas of 90 to 100 % without changes of colour 0.38 and 0.98 (its features were worth eight points less by kNN
+// than those of areas from 20 %); of others at most 0.13 and 0.82.
 constexpr double kFoundUntrained = 0.3, kFoundAll = 0.95;
 
 constexpr double kNone = MetricGuide::kNone;
@@ -283,15 +283,21 @@ void HealthMonitor::judge_geometry(const HealthLook& look) {
 void HealthMonitor::judge_found(const HealthLook& look) {
   const HealthMetric* gain = reading_.find("found gain");
   if (gain == nullptr || streaks_["collapse"].told) return;
-  if (lasts("alike", first_found_ > kFoundUntrained && mean_found_ > kFoundAll, options_.found_iterations))
+  const SettingNames& names = options_.names;
+  if (lasts("alike", first_found_ > kFoundUntrained && mean_found_ > kFoundAll, options_.found_iterations)) {
+    Advice harder;
+    harder.add(names.crops, fmt::format("Harder crops: smaller areas ({}), stronger changes of colour ({}).",
+                                        names.crops, names.jitter));
     say("alike", Band::warn,
         fmt::format(
             "the other crop of an image is found without fail ({:.0f} % among the images of a batch; {:.0f} % by "
             "the untrained network): the crops are too much alike for there to be more to learn.",
             100 * mean_found_, 100 * first_found_),
-        {fmt::format("Harder crops: smaller areas ({}), stronger changes of colour ({}).", options_.names.crops,
-                     options_.names.jitter)});
-  if (lasts("found", gain->band != Band::healthy, options_.found_iterations))
+        std::move(harder).all());
+  }
+  // Collapsed and crowded embeddings are told apart by what says more of them.
+  const bool told_otherwise = streaks_["collapse"].readings > 0 || streaks_["crowded"].readings > 0;
+  if (lasts("found", gain->band != Band::healthy, options_.found_iterations) && !told_otherwise)
     say("found", Band::warn,
         fmt::format(
             "the other crop of an image is found hardly more often than by the untrained network ({:.1f} % among "
