@@ -33,12 +33,7 @@ std::vector<std::string> unfinished(const fs::path& folder) {
 class BadInput : public testing::Test {
  protected:
   /// A run that is finished, made once.
-  static void SetUpTestSuite() {
-    shared = std::make_unique<TemporaryFolder>();
-    make_photos(*shared / "photos");
-    const Outcome trained = run("pretrain", tiny_training(*shared / "photos", *shared / "run", 1));
-    ASSERT_EQ(trained.status, 0) << trained.err;
-  }
+  static void SetUpTestSuite() { shared = folder_with_run(); }
   static void TearDownTestSuite() { shared.reset(); }
 
   std::string photos() const { return (*shared / "photos").string(); }

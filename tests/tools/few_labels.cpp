@@ -21,10 +21,7 @@ std::vector<std::string> lines_with(const std::string& words, const std::string&
 class TwoClasses : public testing::Test {
  protected:
   static void SetUpTestSuite() {
-    shared = std::make_unique<TemporaryFolder>();
-    make_photos(*shared / "photos");
-    const Outcome trained = run("pretrain", tiny_training(*shared / "photos", *shared / "run", 1));
-    ASSERT_EQ(trained.status, 0) << trained.err;
+    shared = folder_with_run();
     std::filesystem::create_directories(*shared / "two");
     for (const char* kind : {"a", "b"}) std::filesystem::copy(*shared / "photos" / kind, *shared / "two" / kind);
   }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <fcntl.h>
+#include <gtest/gtest.h>
 #include <saccade/core/random.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -10,6 +11,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
@@ -133,6 +135,15 @@ inline std::vector<std::string> tiny_training(const std::filesystem::path& photo
                                      "--dim",    "16"};
   arguments.insert(arguments.end(), more.begin(), more.end());
   return arguments;
+}
+
+/// A folder with photos/, as make_photos() has them, and run/, a training on them that is finished.
+inline std::unique_ptr<TemporaryFolder> folder_with_run() {
+  auto folder = std::make_unique<TemporaryFolder>();
+  make_photos(*folder / "photos");
+  const Outcome trained = run("pretrain", tiny_training(*folder / "photos", *folder / "run", 1));
+  EXPECT_EQ(trained.status, 0) << trained.err;
+  return folder;
 }
 
 }  // namespace saccade::test
