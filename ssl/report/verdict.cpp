@@ -24,7 +24,7 @@ Verdict verdict_of(const std::vector<LogLine>& log, std::span<const MetricGuide>
     if (line.kind == "step") last = std::max(last, line.step);
     if (line.kind == "message") ++messages;
   }
-  const int64_t from = last * 3 / 4;
+  const int64_t from = std::max(last * 3 / 4, HealthOptions{}.settle_iterations);
   Verdict verdict;
   std::vector<std::string> outside, inside;
   for (const MetricGuide& guide : guides) {
