@@ -36,7 +36,7 @@ std::vector<Rung> rungs_of_small(int side) {
   return {{"resnet9:width=16", crops, 0}, {"resnet9:width=32", crops, 6e5}, {"resnet9", crops, 5e6}};
 }
 
-/// From stems that take images down to a quarter of their size. The first sees some 2,000 images a second on two cores.
+/// From stems that take images down to a quarter of their size.
 std::vector<Rung> rungs_of_photos(int side) {
   if (side < 96) {
     const int large = std::max(48, side / 8 * 8);

@@ -123,7 +123,7 @@ def main():
                 print(f"{100 * passed:.0f} %, {images / (time.perf_counter() - start):.0f} images/s, loss {value:.3f}", file=sys.stderr)
     seconds = time.perf_counter() - start
     print(f"{images} images in {seconds:.0f} s, {images / seconds:.0f} images/s", file=sys.stderr)
-    torch.save({name: t for name, t in model.trunk.state_dict().items()}, options.out)
+    torch.save(model.trunk.state_dict(), options.out)
 
 
 if __name__ == "__main__":
