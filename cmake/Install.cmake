@@ -11,6 +11,7 @@ install(TARGETS saccade ${libraries} EXPORT SaccadeTargets ARCHIVE DESTINATION $
 # and so are headers that sources share among themselves (parts of parsers and of the ways to data); saccade.h leads to
 # every other (tests/consumer/run.cmake looks).
 set(private_headers
+  "core/dist/mpi"
   "core/io/(foreign_file|memory_budget|pickle|pickle_names|pickle_opcodes|pytorch_file|quoted_text|zip_archive)"
   "core/(plan/call_timer|plan/devices|utf8)"
   "data/(census|decode_formats|exif|file_kind|files|idx_files|labelled|layout|listing|table|table_paths)"
@@ -30,5 +31,6 @@ configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/SaccadeConfig.cmake.in $
   INSTALL_DESTINATION ${package_dir})
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/SaccadeConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/SaccadeConfig.cmake ${PROJECT_BINARY_DIR}/SaccadeConfigVersion.cmake
-  ${CMAKE_CURRENT_LIST_DIR}/LinkedPackages.cmake ${CMAKE_CURRENT_LIST_DIR}/CudaLibraries.cmake DESTINATION ${package_dir}
+  ${CMAKE_CURRENT_LIST_DIR}/LinkedPackages.cmake ${CMAKE_CURRENT_LIST_DIR}/CudaLibraries.cmake
+  ${CMAKE_CURRENT_LIST_DIR}/Mpi.cmake DESTINATION ${package_dir}
   COMPONENT library)

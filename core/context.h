@@ -15,6 +15,10 @@ namespace saccade {
 
 class Tensor;
 
+namespace dist {
+struct Ranks;
+}
+
 /// What a piece of memory is for. Every allocation carries one; statistics and reports are kept by it.
 enum class Tag : uint8_t { parameters, gradients, optimizer, activations, workspace, batch };
 inline constexpr size_t kTags = 6;
@@ -47,6 +51,7 @@ struct Context {
   const std::string* layer = nullptr;     ///< full name, kept for good; null outside any (LayerScope)
   const char* op = nullptr;               ///< whose backward runs; null outside any
   std::vector<Tensor>* leaves = nullptr;  ///< collects those that ops use (autograd::run_unrecorded)
+  const dist::Ranks* ranks = nullptr;     ///< processes that compute together (dist::RanksScope)
   const OutputWatch* watch = nullptr;     ///< sees what modules return (nn::OutputHook)
 
   /// This thread's.

@@ -73,7 +73,9 @@ Tensor mean_rows(const Tensor& x);
 /// Sinkhorn-Knopp assignment of f32 scores (rows, K) to prototypes: q (rows, K), each row summing to 1. See
 /// kernels/assignment.h for the equations.
 /// @param last  if not 0, only the assignments of the last so many rows are returned; the others (a queue) take part
-Tensor sinkhorn(const Tensor& scores, float eps, int iterations, int64_t last = 0);
+/// @param everywhere  rows of all processes together, where several compute (dist::RanksScope) and have a queue's rows
+///                    beside those of their images
+Tensor sinkhorn(const Tensor& scores, float eps, int iterations, int64_t last = 0, int64_t everywhere = 0);
 /// @}
 
 /// SwAV's loss, one element. scores (crops * batch, K), crop-major; assignments (assigning * batch, K) of the first

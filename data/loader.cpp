@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <saccade/core/dist/ranks.h>
 #include <saccade/data/loader.h>
 #include <saccade/kernels/error.h>
 
@@ -66,10 +67,20 @@ struct Loader::Impl {
       throw Error(
           fmt::format("loader: expected a share of 0 to 1 that may be unreadable, got {}", options.max_unreadable));
     }
+    if (options.rank < 0 || options.rank >= options.ranks)
+      throw Error(fmt::format("loader: process {} of {}: they are numbered from 0", options.rank, options.ranks));
+    if (options.ranks > options.batch)
+      throw Error(fmt::format("loader: a batch of {} for {} processes: each takes one image at least", options.batch,
+                              options.ranks));
     if (source.size() < 1) throw Error(fmt::format("loader: the source {} is empty", source.name));
     if (source.size() > UINT32_MAX) throw Error(fmt::format("loader: {} samples are more than 2^32", source.size()));
     view.check();
     per_epoch = options.drop_last ? source.size() / options.batch : (source.size() + options.batch - 1) / options.batch;
+    if (const int64_t left = source.size() % options.batch; !options.drop_last && left > 0 && left < options.ranks)
+      throw Error(
+          fmt::format("loader: the last batch of {} has {} images for {} processes: drop it, or take another "
+                      "number",
+                      source.name, left, options.ranks));
     limit = {.share = options.max_unreadable, .count = source.size(), .drawn = options.shuffle};
     if (per_epoch == 0) {
       throw Error(fmt::format("loader: {} has {} samples, fewer than one batch of {}", source.name, source.size(),
@@ -100,7 +111,7 @@ struct Loader::Impl {
     const DeviceScope device(Device::cpu);
     const TagScope tag(Tag::batch);
     const PhaseScope phase(Phase::data);
-    const int64_t count = std::min<int64_t>(options.batch, source.size());
+    const int64_t count = dist::share_of(std::min<int64_t>(options.batch, source.size()), 0, options.ranks).images();
     const Segments whole = view.segments(count);
     Tensor fresh = Tensor::empty({total_rows(whole), source.channels}, options.bytes ? DType::u8 : DType::f32);
     // One more than are needed if each batch is dropped before the next is asked for: for `batch = loader.next()`.
@@ -157,8 +168,10 @@ struct Loader::Impl {
     Batch& batch = slot->batch;
     batch.epoch = epoch;
     batch.iteration = scheduled;
-    const int64_t count = std::min<int64_t>(options.batch, source.size() - first);
-    slot->places.assign(order.begin() + first, order.begin() + first + count);
+    const dist::Share own =
+        dist::share_of(std::min<int64_t>(options.batch, source.size() - first), options.rank, options.ranks);
+    const int64_t count = own.images();
+    slot->places.assign(order.begin() + first + own.first, order.begin() + first + own.last);
     batch.indices = slot->places;
     if (!filled.empty())
       for (int64_t& index : batch.indices)
@@ -345,6 +358,11 @@ std::string Loader::state() const { return impl_->unreadable.state(impl_->source
 void Loader::restore(const std::string& state) {
   impl_->seek(impl_->position);
   impl_->unreadable.restore(state, impl_->source);
+}
+
+void Loader::merge(const std::vector<std::string>& states) {
+  impl_->seek(impl_->position);
+  impl_->unreadable.merge(states, impl_->source);
 }
 
 std::vector<Failure> Loader::failures() const { return impl_->unreadable.list(impl_->source); }

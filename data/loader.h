@@ -13,7 +13,7 @@
 namespace saccade::data {
 
 struct LoaderOptions {
-  int batch = 64;
+  int batch = 64;  ///< images, of all processes together
   /// Threads that make batches ahead of their use. 0: the calling thread makes each batch when it is asked for, with
   /// the OpenMP threads of the process, which is best when the training computes on the same cores.
   int workers = 0;
@@ -27,6 +27,8 @@ struct LoaderOptions {
   /// Share of the samples that may be unreadable before next() throws TooManyUnreadable: see UnreadableLimit. 1: all
   /// but one.
   double max_unreadable = 0.1;
+  /// Of `ranks` processes number `rank` gets its share of each batch (dist::share_of), as if one had made the batch.
+  int rank = 0, ranks = 1;
 };
 
 /// How many whole batches a loader has memory for when each is dropped before the next is asked for.
@@ -73,6 +75,9 @@ class Loader {
   /// Takes back a state(). Samples whose files have other names by now are tried anew. Throws saccade::Error for a text
   /// that is none.
   void restore(const std::string& state);
+  /// Takes in what the loaders of all processes found to be unreadable, as state() says it there. Called at the
+  /// beginning of each epoch, it makes their batches the shares of those of one loader.
+  void merge(const std::vector<std::string>& states);
 
   const Source& source() const;
   const LoaderOptions& options() const;

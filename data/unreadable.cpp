@@ -115,7 +115,9 @@ std::string Unreadable::state(const Source& source, int64_t iteration) const {
   return text;
 }
 
-void Unreadable::restore(const std::string& state, const Source& source) {
+namespace {
+
+UnreadSamples parse(const std::string& state, const Source& source) {
   UnreadSamples found;
   for (std::string_view rest = state; !rest.empty();) {
     int64_t index = 0, epoch = 0, iteration = 0;
@@ -126,6 +128,18 @@ void Unreadable::restore(const std::string& state, const Source& source) {
     if (index < source.size() && printable(file_name(source.key(index))) == name)
       found[index] = {epoch, iteration, std::string(reason)};
   }
+  return found;
+}
+
+}  // namespace
+
+void Unreadable::merge(const std::vector<std::string>& states, const Source& source) {
+  for (const std::string& state : states)
+    for (const auto& [index, found] : parse(state, source)) add(index, found.epoch, found.iteration, found.reason);
+}
+
+void Unreadable::restore(const std::string& state, const Source& source) {
+  UnreadSamples found = parse(state, source);
   const std::lock_guard lock(mutex_);
   found_ = std::move(found);
   count_ = static_cast<int64_t>(found_.size());

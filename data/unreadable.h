@@ -53,6 +53,8 @@ class Unreadable {
   /// Takes the place of what is known. What was noted of a sample that has another file's name by now is forgotten; a
   /// text that is no state() throws saccade::Error.
   void restore(const std::string& state, const Source& source);
+  /// Takes in what several state()s say, beside what is known.
+  void merge(const std::vector<std::string>& states, const Source& source);
 
  private:
   mutable std::mutex mutex_;

@@ -51,12 +51,15 @@ struct BatchNormMoments : OnBatchNorm {
 
 /// Joins moments (parts, segments, channels), of as many rows (`segments`) in each part, to mean and rstd (segments,
 /// channels), and moves the running statistics, which may be null, both: then there are none to update (a forward pass
-/// done again). mean may be means.
+/// done again). mean may be means. Where images do not divide evenly, `segments` are of `images` images, and the first
+/// `larger` parts have one image more.
 struct BatchNormMerge : OnBatchNorm {
   int64_t parts = 1;
   const float* means = nullptr;
   const double* squares = nullptr;
   float *mean = nullptr, *rstd = nullptr, *running_mean = nullptr, *running_var = nullptr;
+  int64_t larger = 0, images = 1;
+  int64_t part_floats = 0;  ///< from a part to the next, of the means, and in their size of the squares; 0: dense
   static constexpr std::string_view name = "batch_norm_merge";
   static void operands(auto& c, auto&& visit) {
     visit(c.means, c.parts * c.statistics_bytes(), Use::shared);

@@ -89,6 +89,11 @@ int pretrain(CLI::App& app, Settings& s) {
   });
   vision::Training& train = s.train;
   ssl::TrainerOptions& options = train.options;
+  options.ranks = dist::world(device);
+  const int ranks = options.ranks->size();
+  const bool first = options.ranks->rank() == 0;  // who writes, and speaks
+  if (ranks > 1 && s.minutes > 0)
+    throw Error("--minutes measures what one process does: take one, or give --trunk, --crops and --iterations");
   program::of_flag("--crops", train.crops, [&] { return data::parse_crops(train.crops); });
   program::check_run_folder(s.run, s.data);
   program::check_data_is_there(app, s.run, s.data);
@@ -125,6 +130,8 @@ int pretrain(CLI::App& app, Settings& s) {
                             each, crops));
   program::check_settings(train.method, train.facts(source.size(), 0));
   const auto trunk = program::on(device, [&] { return nn::trunk(train.trunk, train.seed); });
+  if (train.batch < ranks)
+    throw Error(fmt::format("--batch {}: it is divided among the {} processes", train.batch, ranks));
   if (source.size() < train.batch)
     throw Error(fmt::format("--batch {}: more than the {} images of {}", train.batch, source.size(), source.name));
   data::Loader loader(source, train.views,
@@ -132,7 +139,9 @@ int pretrain(CLI::App& app, Settings& s) {
                        .workers = train.workers,
                        .seed = train.seed,
                        .bytes = device == Device::cuda,  // a quarter travels to the GPU
-                       .max_unreadable = s.max_unreadable});
+                       .max_unreadable = s.max_unreadable,
+                       .rank = options.ranks->rank(),
+                       .ranks = ranks});
 
   const int64_t per_epoch = train.per_epoch(source.size()), iterations = train.iterations(source.size());
   if (iterations < 1)
@@ -182,9 +191,16 @@ int pretrain(CLI::App& app, Settings& s) {
   options.health.names = program::flag_names(app);
   ssl::Trainer trainer(model, train.recipe(), options);
 
+  if (!first) {
+    options.ranks->barrier();
+    ssl::BatchSource batches = loader;
+    if (run_images.has_changed) batches.restore = {};
+    return trainer.fit(batches, s.run).interrupted ? 130 : 0;
+  }
   ssl::RunFolder folder(s.run);
   program::prepare(app, folder, s.fresh, kMayDiffer);
   run_images.store(folder);
+  options.ranks->barrier();  // the folder is as the run wants it
   const auto settings = program::settings_of(app);
   ssl::RunReporter reporter(folder,
                             {.title = fmt::format("{} on {}", train.method.title, source.name),
@@ -204,6 +220,12 @@ int pretrain(CLI::App& app, Settings& s) {
   reporter.say(fmt::format("{} images, {} iterations an epoch; {}: {} parameters, {} features; {}lr {:.3g}",
                            source.size(), per_epoch, train.trunk, trunk->parameter_count(), trunk->out_channels(),
                            train.method.summary ? train.method.summary() + ", " : "", options.lr));
+  if (ranks > 1)
+    reporter.say(fmt::format("{} processes, each with {} of the {} images of a batch, {} thread{}", ranks,
+                             train.batch % ranks == 0
+                                 ? fmt::format("{}", train.batch / ranks)
+                                 : fmt::format("{} or {}", train.batch / ranks, train.batch / ranks + 1),
+                             train.batch, omp_get_max_threads(), omp_get_max_threads() == 1 ? "" : "s"));
   for (const std::string& line : started.lines) reporter.say(line);
   if (!judged_by.empty()) reporter.say("kNN: " + judged_by);
   if (baselines) try {
@@ -246,6 +268,8 @@ int run(std::vector<std::string> arguments, vision::Choice& method) {
   };
   const int status = program::run(
       app, std::move(arguments), [&] { return pretrain(app, settings); }, complete);
+  if (const auto& ranks = settings.train.options.ranks; ranks && ranks->size() > 1 && status != 0 && status != 130)
+    ranks->abort(status);  // the others wait for this process
   method = settings.method;
   if (method.value == settings.train.method.name) method = {};
   return status;

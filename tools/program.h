@@ -6,29 +6,44 @@
 #include <fmt/format.h>
 #include <omp.h>
 #include <saccade/core/allocator.h>
+#include <saccade/core/dist/launched.h>
 #include <saccade/core/tensor.h>
 #include <saccade/data/printable.h>
 #include <saccade/data/unreadable.h>
 #include <saccade/kernels/cuda_device.h>
 #include <saccade/kernels/rehearsal.h>
 #include <saccade/kernels/version.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <functional>
 #include <map>
 #include <memory>
 #include <new>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "config_file.h"
 
 namespace saccade::program {
 
-/// Says one sentence on stderr, whatever the lines of `what`.
+/// Says one sentence on stderr, whatever the lines of `what`. Of several processes that were started together the first
+/// speaks first: what went wrong for all is then said once, for its end is the end of the others.
 inline void complain(const CLI::App& app, std::string what) {
+  int rank = 0;
+  try {
+    rank = dist::launched().rank;
+  } catch (const Error&) {
+    // it is what is complained of
+  }
+  if (rank > 0) {
+    std::this_thread::sleep_for(std::chrono::seconds(3));
+    what = fmt::format("process {}: {}", rank, what);
+  }
   std::replace(what.begin(), what.end(), '\n', ' ');
   fmt::print(stderr, "{}: {}\n", app.get_name(), data::printable(what));
 }
@@ -98,7 +113,11 @@ struct Machine {
   }
   /// Takes the threads and the device; returns which.
   Device apply() const {
-    if (threads > 0) omp_set_num_threads(threads);
+    if (threads > 0)
+      omp_set_num_threads(threads);
+    else if (const int beside = dist::launched().local_size;
+             beside > 1 && omp_get_num_procs() >= sysconf(_SC_NPROCESSORS_ONLN))
+      omp_set_num_threads(std::max(1, omp_get_num_procs() / beside));  // nobody gave each process cores of its own
     if (device == "cpu" || (device == "auto" && kernels::cuda_status().devices == 0)) return Device::cpu;
     int index = 0;
     if (device.starts_with("cuda:") && !CLI::detail::lexical_cast(device.substr(5), index)) index = -1;

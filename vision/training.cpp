@@ -1,3 +1,4 @@
+#include <saccade/core/dist/ranks.h>
 #include <saccade/data/loader.h>
 #include <saccade/vision/training.h>
 
@@ -20,14 +21,18 @@ optim::Recipe Training::recipe() const {
 
 ssl::StepSpec Training::step(int channels, Device device) const {
   const int64_t accumulate = options.accumulate;
+  dist::Communicator* ranks = options.ranks.get();
+  const int64_t own = ranks == nullptr ? batch : dist::share_of(batch, 0, ranks->size()).images();
   return {.objective = method.dearest(trunk),
-          .crops = multi_crop().segments(batch),
-          .batch = batch,
+          .crops = multi_crop().segments(own),
+          .batch = own,
           .channels = channels,
           .recipe = recipe(),
           .options = {.precision = options.precision,
                       .fuse_optimizer = accumulate == 1 && options.precision != DType::f16,
-                      .accumulate = accumulate},
+                      .accumulate = accumulate,
+                      .ranks = ranks,
+                      .statistics = options.statistics_ranks == 1 ? nullptr : ranks},
           // On a GPU: the numbers of an iteration, and the bytes of one batch more.
           .loader_batches =
               device == Device::cpu ? data::batches_in_memory({.batch = batch, .workers = workers}) : accumulate + 1};

@@ -20,7 +20,7 @@ struct Training {
   std::string crops = method.crops;             ///< see data::parse_crops()
   data::MultiCrop views = {};                   ///< how they are changed; its own `crops` are not looked at
   int size = 0;                                 ///< pixels a side of whole images, later; 0: that of the first crops
-  int batch = 128;                              ///< images
+  int batch = 128;                              ///< images, of all processes together
   std::string optimizer = method.optimizer;     ///< "larc" or "adamw"
   float weight_decay = method.weight_decay;
   DType momentum = DType::f32;  ///< what LARC remembers: f32 or bf16
@@ -33,7 +33,7 @@ struct Training {
   /// Pixels a side at which the network is shown whole images: ssl::TrunkInfo::size.
   int shown_size() const;
   optim::Recipe recipe() const;
-  /// One step of it on images of so many channels, for a Planner.
+  /// One step of it on images of so many channels, for a Planner: of several processes, that of one.
   ssl::StepSpec step(int channels, Device device) const;
   /// On the current device.
   std::unique_ptr<ssl::Objective> make_objective(std::shared_ptr<nn::Trunk> trunk) const;

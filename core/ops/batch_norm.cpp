@@ -1,10 +1,53 @@
 #include <fmt/format.h>
 #include <saccade/core/autograd.h>
 #include <saccade/core/compute.h>
+#include <saccade/core/dist/ranks.h>
 #include <saccade/core/layer.h>
 #include <saccade/core/ops.h>
 
 namespace saccade {
+
+namespace {
+
+/// The processes whose batch norms take their statistics together; null: this one alone.
+const dist::Ranks* sharing() {
+  const dist::Ranks* ranks = dist::current_ranks();
+  return ranks == nullptr || ranks->statistics == nullptr || ranks->statistics->size() == 1 ? nullptr : ranks;
+}
+
+/// Joins the moments of all that share, which it gathers in one exchange: of each part the squares (f64), then the
+/// means.
+void gather(const kernels::BatchNormMoments& own, const dist::Ranks& ranks, Tensor& gathered,
+            kernels::BatchNormMerge& merge) {
+  const int64_t values = own.statistics_bytes() / 4, floats_of_part = 3 * values + values % 2;
+  const dist::Ranks::Parts parts = ranks.parts_of_statistics();
+  const Tensor part = Tensor::empty({floats_of_part});
+  gathered = Tensor::empty({parts.count, floats_of_part});
+  compute(part.device(), kernels::Copy{8 * values, own.squares(), part.raw()});
+  compute(part.device(), kernels::Copy{4 * values, own.mean, part.slice(2 * values, 3 * values).raw()});
+  ranks.statistics->all_gather(part, gathered);
+  merge.parts = parts.count;
+  merge.squares = static_cast<const double*>(gathered.raw());
+  merge.means = floats(gathered) == nullptr ? nullptr : floats(gathered) + 2 * values;
+  merge.part_floats = floats_of_part;
+  merge.images = parts.each, merge.larger = parts.larger;
+  if (ranks.own() > parts.each)  // its segments are those of the larger parts
+    for (Segment& s : merge.segments) s.n -= s.n / ranks.own();
+}
+
+/// The factors (3, segments, channels) of the gradient: b and d of all rows, from those of each process's own.
+Tensor factors_of_all(const kernels::BatchNormBackwardSums& own, const dist::Ranks& ranks) {
+  const Tensor factors = Tensor::empty({3, own.statistics_bytes() / 4});
+  compute(factors.device(), kernels::Copy{3 * own.statistics_bytes(), own.factors(), factors.raw()});
+  const auto share =
+      static_cast<float>(static_cast<double>(ranks.own()) / static_cast<double>(ranks.parts_of_statistics().images()));
+  const Tensor summed = factors.slice(1, 3);
+  compute(factors.device(), kernels::Scale{DType::f32, summed.numel(), summed.raw(), share, summed.raw()});
+  ranks.statistics->all_reduce(summed);
+  return factors;
+}
+
+}  // namespace
 
 Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, const Tensor& running_mean,
                   const Tensor& running_var, BatchNormOptions options, const Tensor& residual) {
@@ -35,15 +78,29 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, cons
   const auto groups = static_cast<int64_t>(segments.size());
   Tensor mean = Tensor::empty({groups, norm.channels}), rstd = Tensor::empty({groups, norm.channels});
   const bool counted = !FrozenStatisticsScope::active();
+  const dist::Ranks* const ranks = sharing();
+  if (ranks != nullptr)
+    for (const Segment& s : segments)
+      if (s.n % ranks->own() != 0)
+        fail(fmt::format("batch_norm: {} images of a process's share of {}: not as many of each", s.n, ranks->own()));
   {
     auto& backend = kernels::backend(x.device());
     kernels::BatchNormMoments moments{norm, segments, x.raw(), floats(mean)};
     const Workspace workspace(x.device(), backend.workspace(moments));
     moments.workspace = workspace.data();
     backend.run(moments);
-    backend.run(kernels::BatchNormMerge{norm, segments, 1, floats(mean), moments.squares(), floats(mean), floats(rstd),
-                                        counted ? floats(running_mean) : nullptr,
-                                        counted ? floats(running_var) : nullptr});
+    kernels::BatchNormMerge merge{norm,
+                                  segments,
+                                  1,
+                                  floats(mean),
+                                  moments.squares(),
+                                  floats(mean),
+                                  floats(rstd),
+                                  counted ? floats(running_mean) : nullptr,
+                                  counted ? floats(running_var) : nullptr};
+    Tensor gathered;
+    if (ranks != nullptr) gather(moments, *ranks, gathered, merge);
+    backend.run(merge);
     backend.run(kernels::BatchNormApply{norm, segments, x.raw(), added, floats(gamma), floats(beta), floats(mean),
                                         floats(rstd), y.raw()});
   }
@@ -65,8 +122,8 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, cons
         return y;
       });
     autograd::record(y, "batch_norm", {x, gamma, beta, residual},
-                     [norm, segments, x = kept, y = keep_y ? autograd::Saved(y) : autograd::Saved(), gamma = scale,
-                      beta = shift, mean, rstd](Tensor dy, autograd::Gradients& to) {
+                     [norm, segments, ranks, x = kept, y = keep_y ? autograd::Saved(y) : autograd::Saved(),
+                      gamma = scale, beta = shift, mean, rstd](Tensor dy, autograd::Gradients& to) {
                        const Tensor input = x.get();
                        Tensor dresidual = to.wanted(3) ? Tensor::empty_like(input) : Tensor();
                        Tensor dx = dy.owns_memory_alone() ? dy : Tensor::empty_like(input);
@@ -87,9 +144,12 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, cons
                                  dy.raw(),     floats(scale),  floats(shift), floats(mean),
                                  floats(rstd), floats(dgamma), floats(dbeta), workspace.data()};
                          backend.run(sums);
+                         Tensor of_all;
+                         if (ranks != nullptr) of_all = factors_of_all(sums, *ranks);
                          backend.run(kernels::BatchNormBackwardMap{
                              norm, segments, input.raw(), out, dy.raw(), floats(scale), floats(shift), floats(mean),
-                             floats(rstd), sums.factors(), dx.raw(), dresidual.defined() ? dresidual.raw() : nullptr});
+                             floats(rstd), ranks != nullptr ? floats(of_all) : sums.factors(), dx.raw(),
+                             dresidual.defined() ? dresidual.raw() : nullptr});
                        }
                        dy = Tensor();
                        to.give(1, std::move(dgamma));

@@ -1,8 +1,12 @@
 #include <fmt/format.h>
 #include <saccade/core/autograd.h>
 #include <saccade/core/compute.h>
+#include <saccade/core/dist/ranks.h>
 #include <saccade/core/layer.h>
 #include <saccade/core/ops.h>
+
+#include <algorithm>
+#include <cmath>
 
 namespace saccade {
 
@@ -49,26 +53,63 @@ Tensor mean_rows(const Tensor& x) {
   return scale(total, 1.f / static_cast<float>(x.dim(0)));
 }
 
-Tensor sinkhorn(const Tensor& scores, float eps, int iterations, int64_t last) {
+namespace {
+
+/// Makes the potentials of this process's rows those of the rows of all processes (see kernels::Sinkhorn).
+void exchange(const Tensor& potentials, const Tensor& largest, bool first, const dist::Ranks& ranks) {
+  const int64_t k = potentials.dim(0);
+  const int size = ranks.all->size();
+  const Tensor own = Tensor::empty({k + 1}), all = Tensor::empty({size, k + 1});
+  own.slice(0, k).copy_from(potentials);
+  own.slice(k, k + 1).copy_from(largest);
+  ranks.all->all_gather(own, all);
+  if (all.device() == Device::meta) return;
+  const DeviceScope here(Device::cpu);
+  const Tensor parts = all.to(Device::cpu), joined = Tensor::empty({k});
+  const float* a = parts.data<float>().data();
+  for (int64_t i = 0; i < k; ++i) {
+    const auto of = [&](int part) {
+      const float* p = a + part * (k + 1);
+      return double{p[i]} - (first ? double{p[k]} : 0.);
+    };
+    double least = of(0), sum = 0;
+    for (int part = 1; part < size; ++part) least = std::min(least, of(part));
+    for (int part = 0; part < size; ++part) sum += std::exp(least - of(part));
+    joined.data<float>()[static_cast<size_t>(i)] = static_cast<float>(least - std::log(sum));
+  }
+  potentials.copy_from(joined);
+}
+
+}  // namespace
+
+Tensor sinkhorn(const Tensor& scores, float eps, int iterations, int64_t last, int64_t everywhere) {
   const DeviceScope device(scores.device());
   check_f32_matrix("sinkhorn", scores);
   if (!(eps > 0.f) || iterations < 1)
     fail(fmt::format("sinkhorn: eps {} and {} iterations; both must be positive", eps, iterations));
   if (last < 0 || last > scores.dim(0))
     fail(fmt::format("sinkhorn: the assignments of {} rows were asked for, there are {}", last, scores.dim(0)));
-  const kernels::Sinkhorn problem{
-      .rows = scores.dim(0), .prototypes = scores.dim(1), .eps = eps, .iterations = iterations};
+  const dist::Ranks* ranks = dist::current_ranks();
+  if (ranks != nullptr && everywhere == 0) everywhere = scores.dim(0) / ranks->own() * ranks->images;
+  const kernels::Sinkhorn problem{.rows = scores.dim(0),
+                                  .prototypes = scores.dim(1),
+                                  .eps = eps,
+                                  .iterations = iterations,
+                                  .rows_everywhere = ranks != nullptr ? everywhere : 0};
+  const Tensor largest = ranks != nullptr ? Tensor::empty({1}) : Tensor();
   const Tensor potentials = Tensor::empty({problem.prototypes});
   {
     auto& backend = kernels::backend(scores.device());
     kernels::SinkhornRows rows{problem, 0, floats(scores), floats(potentials)};
     const Workspace workspace(scores.device(), backend.workspace(rows));
     rows.workspace = workspace.data();
-    kernels::SinkhornColumns columns{problem, 0, floats(scores), floats(potentials), nullptr, rows.workspace};
+    kernels::SinkhornColumns columns{
+        problem, 0, floats(scores), floats(potentials), ranks != nullptr ? floats(largest) : nullptr, rows.workspace};
     for (int i = 0; i < iterations; ++i) {
       rows.iteration = columns.iteration = i;
       backend.run(rows);
       backend.run(columns);
+      if (ranks != nullptr) exchange(potentials, largest, i == 0, *ranks);
     }
   }
   return softmax(last > 0 ? scores.slice(scores.dim(0) - last, scores.dim(0)) : scores, eps, potentials);

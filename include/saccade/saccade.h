@@ -12,6 +12,10 @@
 #include <saccade/core/checkpoint.h>
 #include <saccade/core/compute.h>
 #include <saccade/core/context.h>
+#include <saccade/core/dist/communicator.h>
+#include <saccade/core/dist/gradient_buckets.h>
+#include <saccade/core/dist/launched.h>
+#include <saccade/core/dist/ranks.h>
 #include <saccade/core/io/atomic_file.h>
 #include <saccade/core/io/checkpoint.h>
 #include <saccade/core/io/input_file.h>

@@ -128,24 +128,27 @@ struct SegmentRows {
   int64_t rows[most_segments];
 };
 
-/// Joins the moments of several sets of as many rows (Chan, Golub & LeVeque 1979) to mean and rstd, and moves the
-/// running statistics, segment after segment. A thread a channel.
+/// Joins the moments of several sets of rows (Chan, Golub & LeVeque 1979), of `one_more` where they are of the first
+/// `larger`, to mean and rstd, and moves the running statistics, segment after segment. A thread a channel.
 SACCADE_KERNEL(tile_threads)
-batch_norm_merge(SegmentRows segments, BatchNorm norm, int64_t parts, const float* means, const double* squares,
-                 float* mean, float* rstd, float* running_mean, float* running_var) {
+batch_norm_merge(SegmentRows segments, SegmentRows one_more, BatchNorm norm, int64_t parts, int64_t larger,
+                 int64_t next_means, int64_t next_squares, const float* means, const double* squares, float* mean,
+                 float* rstd, float* running_mean, float* running_var) {
   const int64_t channels = norm.channels, channel = block_x() * tile_threads + thread_x();
-  const int64_t statistics = segments.segments * channels;
   if (channel >= channels) return;
   for (int s = 0; s < segments.segments; ++s) {
-    const int64_t at = s * channels + channel, part_rows = segments.rows[s], rows = parts * part_rows;
+    const int64_t at = s * channels + channel;
+    const int64_t rows = (parts - larger) * segments.rows[s] + larger * one_more.rows[s];
     if (rows == 0) continue;
     double average = load(means + at), deviation = load(squares + at);
+    int64_t joined = larger > 0 ? one_more.rows[s] : segments.rows[s];
     for (int64_t part = 1; part < parts; ++part) {
-      const double delta = load(means + part * statistics + at) - average;
-      const double weight = 1. / static_cast<double>(part + 1);
+      const int64_t part_rows = part < larger ? one_more.rows[s] : segments.rows[s], before = joined;
+      joined += part_rows;
+      const double delta = load(means + part * next_means + at) - average;
+      const double weight = static_cast<double>(part_rows) / static_cast<double>(joined);
       average += delta * weight;
-      deviation += load(squares + part * statistics + at) +
-                   delta * delta * weight * static_cast<double>(part) * static_cast<double>(part_rows);
+      deviation += load(squares + part * next_squares + at) + delta * delta * weight * static_cast<double>(before);
     }
     const double variance = deviation / static_cast<double>(rows);
     const float as_float = static_cast<float>(average);
@@ -412,10 +415,16 @@ void run(Stream stream, const BatchNormMoments& c) {
 
 void run(Stream stream, const BatchNormMerge& c) {
   require_segments(c.segments, "batch_norm");
-  SegmentRows rows{static_cast<int>(c.segments.size()), {}};
-  for (size_t s = 0; s < c.segments.size(); ++s) rows.rows[s] = c.segments[s].rows();
-  launch<batch_norm_merge>(stream, {blocks(divide_up(c.norm.channels, tile_threads))}, {tile_threads}, 0, rows, c.norm,
-                           c.parts, c.means, c.squares, c.mean, c.rstd, c.running_mean, c.running_var);
+  SegmentRows rows{static_cast<int>(c.segments.size()), {}}, one_more = rows;
+  const int64_t statistics = std::ssize(c.segments) * c.norm.channels;
+  for (size_t s = 0; s < c.segments.size(); ++s) {
+    rows.rows[s] = c.segments[s].rows();
+    one_more.rows[s] = rows.rows[s] + rows.rows[s] / c.images;
+  }
+  launch<batch_norm_merge>(stream, {blocks(divide_up(c.norm.channels, tile_threads))}, {tile_threads}, 0, rows,
+                           one_more, c.norm, c.parts, c.larger, c.part_floats > 0 ? c.part_floats : statistics,
+                           c.part_floats > 0 ? c.part_floats / 2 : statistics, c.means, c.squares, c.mean, c.rstd,
+                           c.running_mean, c.running_var);
 }
 
 void run(Stream stream, const BatchNormApply& c) { map(stream, c, c.segments, false, c.mean, c.rstd); }

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 #include <saccade/core/autocast.h>
 #include <saccade/core/autograd.h>
+#include <saccade/core/dist/ranks.h>
 #include <saccade/core/layer.h>
 #include <saccade/core/ops.h>
 #include <saccade/nn/layers.h>
@@ -286,7 +287,9 @@ Tensor Dino::loss(std::span<const Batch> batches, size_t which, const Progress& 
     const float temperature = teacher_temperature(progress);
     const Tensor outputs = (*teacher_)(first_crops(batch, options_.teaching));
     targets = softmax(outputs, temperature, scale(center_, -1.f / temperature));
-    const Tensor mean = scale(mean_rows(outputs), static_cast<float>(size) / static_cast<float>(all));
+    const dist::Ranks* ranks = dist::current_ranks();
+    const int64_t everywhere = ranks == nullptr ? all : ranks->iteration().images;
+    const Tensor mean = scale(mean_rows(outputs), static_cast<float>(size) / static_cast<float>(everywhere));
     mean_ = mean_.defined() ? add(mean_, mean) : mean;
   }
   const Tensor z = (*this)(batch.images);
@@ -308,6 +311,7 @@ std::vector<NamedTensor> Dino::seen() const { return {{"embeddings", embeddings_
 
 void Dino::updated(const Progress& progress) {
   const DeviceScope device(center_.device());
+  if (const dist::Ranks* ranks = dist::current_ranks()) ranks->all->all_reduce(mean_);
   optim::moving_average(teacher_->parameters(), student(), momentum(progress));
   optim::moving_average({&center_, 1}, {&mean_, 1}, options_.center_momentum);
   mean_ = {};

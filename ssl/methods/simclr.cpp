@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 #include <saccade/core/autocast.h>
 #include <saccade/core/autograd.h>
+#include <saccade/core/dist/ranks.h>
 #include <saccade/core/layer.h>
 #include <saccade/core/ops.h>
 #include <saccade/ssl/methods/crop_major.h>
@@ -146,20 +147,24 @@ void Simclr::begin(std::span<const Batch> batches, const Progress&) {
   const FrozenStatisticsScope not_counted;
   embeddings_ = Tensor::empty({kCrops * images, options_.dim});
   int64_t first = 0;
-  for (const Batch& batch : batches) {
-    put_images(embeddings_, kCrops, first, (*this)(batch.images), batch.size());
-    first += batch.size();
+  for (size_t i = 0; i < batches.size(); ++i) {
+    const dist::OnBatch one(i);
+    put_images(embeddings_, kCrops, first, (*this)(batches[i].images), batches[i].size());
+    first += batches[i].size();
   }
+  embeddings_ = dist::gather_views(embeddings_);
 }
 
 Tensor Simclr::loss(std::span<const Batch> batches, size_t which, const Progress&) {
   const Batch& batch = batches[which];
   const DeviceScope device(batch.images.device());
   const PhaseScope phase(Phase::forward);
+  const dist::Ranks* ranks = dist::current_ranks();
+  Tensor z;
   if (batches.size() == 1) {
-    const Tensor z = (*this)(batch.images);
-    embeddings_ = z.detach();
-    return contrast(z);
+    z = (*this)(batch.images);
+    embeddings_ = dist::gather_views(z.detach());
+    if (ranks == nullptr) return contrast(z);
   }
   if (which == 0) {
     Tensor leaf = embeddings_.detach();
@@ -171,13 +176,19 @@ Tensor Simclr::loss(std::span<const Batch> batches, size_t which, const Progress
   }
   const int64_t images = embeddings_.dim(0) / kCrops, size = batch.size();
   int64_t first = 0;
-  for (size_t i = 0; i < which; ++i) first += batches[i].size();
+  if (ranks != nullptr)
+    first = ranks->iteration().shares(ranks->all->rank())[which].first;
+  else
+    for (size_t i = 0; i < which; ++i) first += batches[i].size();
   // The losses of the batches are averaged over images: each has its images' whole part of the gradient.
   const Tensor part =
       scale(take_images(gradient_, kCrops, first, first + size), static_cast<float>(images) / static_cast<float>(size));
-  const Tensor along = inner_product((*this)(batch.images), part);
+  if (!z.defined()) z = (*this)(batch.images);
+  const Tensor along = inner_product(z, part);
   return add(along, add(whole_, scale(along.detach(), -1.f)));
 }
+
+std::vector<NamedTensor> Simclr::seen() const { return {{"embeddings", dist::own_views(embeddings_)}}; }
 
 std::unique_ptr<HealthRules> Simclr::health() const { return std::make_unique<SimclrHealth>(options_); }
 

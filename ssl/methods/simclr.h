@@ -41,7 +41,7 @@ class Simclr final : public Objective {
   void begin(std::span<const Batch> batches, const Progress& progress) override;
   Tensor loss(std::span<const Batch> batches, size_t which, const Progress& progress) override;
   /// "embeddings": (2 images, dim), crop-major.
-  std::vector<NamedTensor> seen() const override { return {{"embeddings", embeddings_}}; }
+  std::vector<NamedTensor> seen() const override;
   void release() override { embeddings_ = whole_ = gradient_ = {}; }
   std::unique_ptr<HealthRules> health() const override;
 
@@ -57,7 +57,7 @@ class Simclr final : public Objective {
   SimclrOptions options_;
   std::shared_ptr<nn::Trunk> trunk_;
   std::shared_ptr<nn::ProjectionHead> head_;
-  Tensor embeddings_;
+  Tensor embeddings_;        ///< of all processes' images
   Tensor whole_, gradient_;  ///< of several batches: their loss, and its gradient by embedding (2 images, dim)
 };
 

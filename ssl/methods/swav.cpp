@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 #include <saccade/core/autograd.h>
+#include <saccade/core/dist/ranks.h>
 #include <saccade/core/layer.h>
 #include <saccade/core/ops.h>
 #include <saccade/ssl/methods/crop_major.h>
@@ -82,20 +83,27 @@ Tensor SwAV::assign_scores(const Tensor& embeddings, const Tensor& scores, int64
   const int64_t k = options_.prototypes;
   const bool queued = queue_in_use(iteration);  // judged by the first queue, for all
   const bool filling = !queues_.empty() && iteration >= options_.queue_start_iteration;
+  // Of several processes each scores its part of the queue, which all of them hold.
+  const dist::Ranks* ranks = dist::current_ranks();
+  dist::Share waiting_here{0, options_.queue_length};
+  if (ranks != nullptr) waiting_here = dist::share_of(options_.queue_length, ranks->all->rank(), ranks->all->size());
+  const int64_t everywhere = ranks == nullptr ? 0 : ranks->images + (queued ? options_.queue_length : 0);
+  const int64_t images = ranks == nullptr ? batch : ranks->images;
+  const Tensor entering = filling ? dist::gather_views(embeddings.slice(0, options_.assigning * batch)) : Tensor();
   Tensor q = Tensor::empty({options_.assigning * batch, k});
   for (int64_t crop = 0; crop < options_.assigning; ++crop) {
     const auto which = static_cast<size_t>(crop);
     const int64_t first = crop * batch, last = first + batch;
     Tensor all = scores.slice(first, last);
     if (queued) {
-      const Tensor earlier = prototypes_->scores(queues_[which], true);
+      const Tensor earlier = prototypes_->scores(queues_[which].slice(waiting_here.first, waiting_here.last), true);
       const int64_t waiting = earlier.dim(0);
       all = Tensor::empty({waiting + batch, k});
       all.slice(0, waiting).copy_from(earlier);
       all.slice(waiting, waiting + batch).copy_from(scores.slice(first, last));
     }
-    if (filling) push(which, embeddings.slice(first, last));
-    q.slice(first, last).copy_from(sinkhorn(all, options_.eps, options_.sinkhorn_iterations, batch));
+    if (filling) push(which, entering.slice(crop * images, (crop + 1) * images));
+    q.slice(first, last).copy_from(sinkhorn(all, options_.eps, options_.sinkhorn_iterations, batch, everywhere));
   }
   if (iteration < options_.hard_assignment_iterations) harden(q);
   return q;
@@ -118,6 +126,7 @@ void SwAV::check(const Batch& batch) const {
 }
 
 void SwAV::check_queue(int64_t batch) const {
+  if (const dist::Ranks* ranks = dist::current_ranks()) batch = ranks->images;
   if (options_.queue_length > 0 && options_.queue_length < batch)
     fail(fmt::format("SwAV: a queue of {} rows for a batch of {}; it must hold a batch at least", options_.queue_length,
                      batch));
@@ -158,7 +167,9 @@ StepTensors SwAV::assign(std::span<const Batch> batches, int64_t iteration) {
   prototypes_->normalize();
   const Tensor z = Tensor::empty({options_.assigning * all, options_.dim});
   int64_t first = 0;
-  for (const Batch& batch : batches) {
+  for (size_t i = 0; i < batches.size(); ++i) {
+    const Batch& batch = batches[i];
+    const dist::OnBatch one(i);
     const int64_t size = batch.size();
     const Tensor part = (*this)(options_.head_bn ? batch.images : first_images(batch, options_.assigning * size));
     put_images(z, options_.assigning, first, part, size);

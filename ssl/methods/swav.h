@@ -27,8 +27,8 @@ struct SwAVOptions {
   int sinkhorn_iterations = 3;
   int64_t assigning = 2;  ///< the first crops, whose assignments the others predict
 
-  /// Embeddings of earlier batches that take part in the assignments, for each assigning crop; 0: none. They wait until
-  /// the queue is full.
+  /// Embeddings of earlier batches, of all processes, that take part in the assignments, for each assigning crop; 0:
+  /// none. They wait until the queue is full.
   int64_t queue_length = 0;
   int64_t queue_start_iteration = 0;
 

@@ -40,6 +40,10 @@ struct StartingPart {
 /// its images have in all; the optimiser's update; updated(); and at the end of an epoch epoch_ended(). Each of them
 /// runs on the meta device as well, with the same allocations: that is how a training is planned. What it reads of the
 /// numbers themselves, to decide by them, it must decide for the dearest case there.
+///
+/// Several processes may compute an iteration together, each on its share of the batches. The gradients of all are then
+/// added up. What compares images of a batch with each other must look at those of all: dist::current_ranks() says of
+/// them, dist::gather_views() brings them together; batch norm and sinkhorn() do so themselves.
 class Objective : public nn::Module {
  public:
   /// The network that is learned: a chain of units, which a plan may recompute. A child of this module.
@@ -54,7 +58,7 @@ class Objective : public nn::Module {
   /// What the iteration made on its way, off the tape, f32: for the health monitor, and to be looked at where a run
   /// diverged. The monitor reads "embeddings": unit length, (views * images, D), the images those of the whole
   /// iteration, view after view (see view_after_view()), those first that HealthRules::views() counts; what is behind
-  /// is not looked at.
+  /// is not looked at. Of several processes each says what it computed of its own images.
   virtual std::vector<NamedTensor> seen() const { return {}; }
   /// The last loss is computed and was looked at: what is only kept for seen() and later losses goes, before backward.
   /// Called once more when an iteration ends in an error. Must not throw.

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 #include <saccade/core/batch_upload.h>
+#include <saccade/core/dist/ranks.h>
 #include <saccade/core/io/checkpoint.h>
 #include <saccade/core/io/safetensors.h>
 #include <saccade/core/layer.h>
@@ -42,6 +43,10 @@ Trainer::Trainer(Objective& objective, const optim::Recipe& recipe, TrainerOptio
       optimizer_(recipe.build(objective.trained_parameters())),
       upload_(objective.device()) {
   if (options_.epochs < 1 && options_.iterations < 1) fail("Trainer: neither epochs nor iterations to train for");
+  if (several() && options_.statistics_ranks != 1) {
+    const int together = options_.statistics_ranks > 0 ? options_.statistics_ranks : options_.ranks->size();
+    statistics_ = options_.ranks->split(rank() / together);
+  }
   check(step_options());
   if (options_.precision == DType::f16) loss_scale_.emplace(options_.loss_scale);
   optimizer_->reserve();  // in the arena right behind the parameters, where nothing comes and goes
@@ -51,7 +56,23 @@ StepOptions Trainer::step_options() const {
   return {.precision = options_.precision,
           .fuse_optimizer = options_.fuse_optimizer,
           .accumulate = options_.accumulate,
-          .clip_norm = options_.clip_norm};
+          .clip_norm = options_.clip_norm,
+          .ranks = options_.ranks.get(),
+          .statistics = statistics_.get()};
+}
+
+bool Trainer::stop_requested() const {
+  if (!several()) return StopSignal::requested();
+  int64_t asked = 0;
+  for (const auto& of_rank : dist::numbers_of_all(*options_.ranks, {StopSignal::requested() ? 1 : 0}))
+    asked += of_rank.front();
+  return asked > 0;
+}
+
+void Trainer::share_state(const BatchSource& source) const {
+  if (!several() || !source.state || !source.merge) return;
+  const std::vector<std::string> states = dist::texts_of_all(*options_.ranks, source.state());
+  if (std::ranges::any_of(states, [&](const std::string& s) { return s != states.front(); })) source.merge(states);
 }
 
 float Trainer::learning_rate(int64_t iteration, int64_t iterations) const {
@@ -80,11 +101,20 @@ FitResult Trainer::fit(BatchSource source, const std::filesystem::path& folder) 
   if (options_.monitor)
     monitor_ = std::make_unique<HealthMonitor>(objective_.health(), options_.health.for_run(iterations, per_epoch));
   const int64_t first = resume(source, folder, iterations);
+  if (several()) {
+    for (const auto& there = dist::numbers_of_all(*options_.ranks, {first}); const auto& of_rank : there)
+      if (of_rank.front() != there.front().front())
+        fail(fmt::format(
+            "one process goes on from iteration {}, another from {}: the run's folder ({}) must be one that "
+            "all processes see",
+            there.front().front(), of_rank.front(), folder.string()));
+    for (const NamedTensor& t : objective_.named_tensors()) options_.ranks->broadcast(t.tensor);
+  }
   source.seek(first * accumulate);
   objective_.train();
   int64_t saved = first;
   for (int64_t iteration = first; iteration < iterations; ++iteration) {
-    if (StopSignal::requested()) {
+    if (stop_requested()) {
       save(source, folder, iteration, iterations);
       notice(fmt::format(
           "Stopped after {} of {} iterations. {}", iteration, iterations,
@@ -94,11 +124,14 @@ FitResult Trainer::fit(BatchSource source, const std::filesystem::path& folder) 
     const auto start = std::chrono::steady_clock::now();
     std::vector<Batch> batches;
     try {
-      for (int64_t i = 0; i < accumulate; ++i) batches.push_back(upload_(source.next()));
+      for (int64_t i = 0; i < accumulate; ++i) {
+        if ((iteration * accumulate + i) % source.batches_per_epoch == 0) share_state(source);
+        batches.push_back(upload_(source.next()));
+      }
     } catch (const OutOfMemory&) {
       throw;
     } catch (const Error&) {  // of the images: the network is as good as it was
-      if (iteration > saved) save(source, folder, iteration, iterations);
+      if (iteration > saved && !several()) save(source, folder, iteration, iterations);
       throw;
     }
     step(batches, seconds_since(start), folder,
@@ -117,6 +150,12 @@ FitResult Trainer::fit(BatchSource source, const std::filesystem::path& folder) 
 void Trainer::look_at(int64_t iteration, float loss, int64_t images, const std::filesystem::path& folder) {
   if ((!monitor_ || !monitor_->due(iteration)) && std::isfinite(loss)) return;
   std::vector<NamedTensor> seen = objective_.seen();
+  if (const dist::Ranks* ranks = dist::current_ranks()) {
+    images = ranks->images;
+    const int64_t own = ranks->own();
+    for (NamedTensor& t : seen)
+      if (t.tensor.rank() == 2 && t.tensor.dim(0) % own == 0) t.tensor = dist::gather_views(t.tensor);
+  }
   for (NamedTensor& t : seen) t.tensor = t.tensor.to(Device::cpu);
   std::vector<HealthMessage> messages;
   if (monitor_) messages = monitor_->observe(iteration, loss, images, seen);
@@ -129,7 +168,7 @@ void Trainer::look_at(int64_t iteration, float loss, int64_t images, const std::
   std::string where;
   if (!folder.empty() && !seen.empty()) {
     const auto path = folder / "not-finite.safetensors";
-    io::save_safetensors(path, seen, {{"iteration", std::to_string(iteration)}});
+    if (rank() == 0) io::save_safetensors(path, seen, {{"iteration", std::to_string(iteration)}});
     where = fmt::format(" {} of that batch are in {}.", in_words(seen), path.string());
   }
   const SettingNames& names = options_.health.names;
@@ -164,7 +203,7 @@ void Trainer::step(std::span<const Batch> batches, double waited_seconds, const 
   const StepReport report{.iteration = iteration,
                           .iterations = iterations,
                           .epoch = batches.front().epoch,
-                          .images = images,
+                          .images = result.images,
                           .loss = result.loss,
                           .lr = lr,
                           .seconds = waited_seconds + seconds_since(start),
@@ -174,7 +213,7 @@ void Trainer::step(std::span<const Batch> batches, double waited_seconds, const 
 }
 
 void Trainer::evaluate(int64_t iteration) {
-  if (!options_.evaluate) return;
+  if (!options_.evaluate || rank() != 0) return;
   const auto numbers = options_.evaluate(iteration);
   objective_.train();
   for (const Observer& o : observers_)
@@ -188,7 +227,8 @@ void Trainer::notice(const std::string& sentence) const {
 
 void Trainer::save(const BatchSource& source, const std::filesystem::path& folder, int64_t iteration,
                    int64_t iterations) const {
-  if (folder.empty()) return;
+  share_state(source);
+  if (folder.empty() || rank() != 0) return;
   std::vector<NamedTensor> tensors;
   const auto take = [&](const char* part, const std::vector<NamedTensor>& from) {
     for (const NamedTensor& t : from) tensors.push_back({part + t.name, t.tensor});

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <saccade/core/batch_upload.h>
+#include <saccade/core/dist/communicator.h>
 #include <saccade/nn/optim/optimizer.h>
 #include <saccade/ssl/train/health.h>
 #include <saccade/ssl/train/objective.h>
@@ -30,6 +31,8 @@ struct BatchSource {
   /// before seek(). Empty where there is nothing of the kind.
   std::function<std::string()> state = {};
   std::function<void(const std::string& state)> restore = {};
+  /// Takes what the sources of all processes found out, as state() said there, into its own.
+  std::function<void(const std::vector<std::string>& states)> merge = {};
 
   BatchSource(std::function<Batch()> next, std::function<void(int64_t)> seek, int64_t batches_per_epoch)
       : next(std::move(next)), seek(std::move(seek)), batches_per_epoch(batches_per_epoch) {}
@@ -46,6 +49,8 @@ struct BatchSource {
       state = [&loader] { return loader.state(); };
       restore = [&loader](const std::string& text) { loader.restore(text); };
     }
+    if constexpr (requires { loader.merge({loader.state()}); })
+      merge = [&loader](const std::vector<std::string>& texts) { loader.merge(texts); };
   }
 };
 
@@ -69,6 +74,13 @@ struct TrainerOptions {
   float clip_norm = 0.f;
   optim::LossScaleOptions loss_scale = {};  ///< of f16
   /// @}
+
+  /// The processes that train together; null: this one alone. Each is given its share of the source's batches (see
+  /// dist::share_of), and the same of everything else; a run's folder is one that all of them see, and number 0 alone
+  /// writes to it and evaluates. What a process says to observers is of all of them.
+  std::shared_ptr<dist::Communicator> ranks = {};
+  /// Successive processes whose batch norms take their statistics together: 0: all; 1: each its own. (SEER: 64.)
+  int statistics_ranks = 0;
 
   int64_t checkpoint_every = 0;  ///< iterations; 0: each epoch. The end and an interruption write one in any case
   int64_t keep_checkpoints = 2;
@@ -134,6 +146,12 @@ class Trainer {
 
  private:
   StepOptions step_options() const;
+  int rank() const { return options_.ranks ? options_.ranks->rank() : 0; }
+  bool several() const { return options_.ranks && options_.ranks->size() > 1; }
+  /// Whether any process was asked to stop.
+  bool stop_requested() const;
+  /// Lets all sources know what each has found out.
+  void share_state(const BatchSource& source) const;
   /// Tells the observers what the monitor sees; throws when the loss is not finite.
   void look_at(int64_t iteration, float loss, int64_t images, const std::filesystem::path& folder);
   void step(std::span<const Batch> batches, double waited_seconds, const std::filesystem::path& folder,
@@ -146,6 +164,7 @@ class Trainer {
 
   Objective& objective_;
   TrainerOptions options_;
+  std::unique_ptr<dist::Communicator> statistics_;
   std::unique_ptr<optim::Optimizer> optimizer_;
   BatchUpload upload_;
   std::optional<optim::LossScale> loss_scale_;

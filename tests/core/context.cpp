@@ -3,6 +3,7 @@
 #include <saccade/core/autocast.h>
 #include <saccade/core/autograd.h>
 #include <saccade/core/checkpoint.h>
+#include <saccade/core/dist/ranks.h>
 #include <saccade/core/layer.h>
 #include <saccade/core/ops.h>
 #include <saccade/kernels/error.h>
@@ -19,9 +20,12 @@ namespace {
 Context all_set() {
   static const std::string layer = "trunk.block1";
   static std::vector<Tensor> leaves;
+  static const auto rehearsed = dist::rehearsed(2);
+  static const dist::Ranks two{.all = rehearsed.get(), .images = 4};
   static const OutputWatch watch = [](const std::string&, const Tensor&) {};
   Context context;
-  auto& [device, precision, keep, tag, phase, recording, frozen_statistics, in_layer, op, used, watched] = context;
+  auto& [device, precision, keep, tag, phase, recording, frozen_statistics, in_layer, op, used, ranks, watched] =
+      context;
   device = Device::meta;
   precision = DType::bf16;
   keep = Keep::lean;
@@ -32,6 +36,7 @@ Context all_set() {
   in_layer = &layer;
   op = "an op";
   used = &leaves;
+  ranks = &two;
   watched = &watch;
   return context;
 }

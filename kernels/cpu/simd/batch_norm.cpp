@@ -156,19 +156,26 @@ void run(const BatchNormMoments& call, const BatchNormPlan& plan) {
 
 void run(const BatchNormMerge& call, const BatchNormPlan& plan) {
   const int64_t channels = plan.channels, statistics = plan.segment_count * channels, parts = call.parts;
+  const int64_t next_means = call.part_floats > 0 ? call.part_floats : statistics;
+  const int64_t next_squares = call.part_floats > 0 ? call.part_floats / 2 : statistics;
   const float momentum = call.norm.momentum, eps = call.norm.eps;
   parallel_blocks(channels, 1024, [&](int64_t begin, int64_t end) {
     for (int64_t s = 0; s < plan.segment_count; ++s) {
-      const int64_t part_rows = plan.segments[s].n * plan.segments[s].h * plan.segments[s].w, rows = parts * part_rows;
+      const Segment& segment = plan.segments[s];
+      const int64_t even = segment.n * segment.h * segment.w, more = even / call.images;
+      const int64_t rows = parts * even + call.larger * more;
       if (rows == 0) continue;
       for (int64_t channel = begin; channel < end; ++channel) {
         const int64_t at = s * channels + channel;
         double mean = call.means[at], squares = call.squares[at];
+        int64_t joined = even + (call.larger > 0 ? more : 0);
         for (int64_t part = 1; part < parts; ++part) {
-          const double delta = call.means[part * statistics + at] - mean, weight = 1. / static_cast<double>(part + 1);
+          const int64_t part_rows = even + (part < call.larger ? more : 0), before = joined;
+          joined += part_rows;
+          const double delta = call.means[part * next_means + at] - mean;
+          const double weight = static_cast<double>(part_rows) / static_cast<double>(joined);
           mean += delta * weight;
-          squares += call.squares[part * statistics + at] +
-                     delta * delta * weight * static_cast<double>(part) * static_cast<double>(part_rows);
+          squares += call.squares[part * next_squares + at] + delta * delta * weight * static_cast<double>(before);
         }
         const float as_float = static_cast<float>(mean);
         const double variance = squares / static_cast<double>(rows);
