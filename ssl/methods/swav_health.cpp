@@ -28,6 +28,8 @@ constexpr MetricGuide kGuides[] = {
     {"prototypes in use", Bad::neither, kNone, kNone,
      "To how many prototypes images are nearest (the perplexity of their use), of as many as could be told."},
     {"top prototype", Bad::neither, kNone, kNone, "Share of images that are nearest to the most used prototype."},
+    {"found gain", Bad::low, 2.0, -kNone,
+     "The odds that a crop is found, for each of the untrained network's. They grow to twice that and more."},
     {"Sinkhorn error", Bad::neither, kNone, kNone,
      "How far prototypes are from equal use after the iterations: 0.2-5 once scores are sharp, and no trouble."},
     {"loss since queue", Bad::high, kNone, 0.02, "Change of the loss since the queue came into use. It should fall."},

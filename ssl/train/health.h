@@ -68,6 +68,8 @@ struct HealthOptions {
   int64_t stuck_iterations = 500;
   /// From here on, for so long, crops may be found no more often than by the untrained network.
   int64_t found_from = 200, found_iterations = 500;
+  /// From here on they must be found as often as the method's guides say.
+  int64_t found_often_from = 2000;
   int64_t spectrum_embeddings = 2048;  ///< gathered over readings for effective rank and spectrum
   bool untrained = true;               ///< the first reading is of a network that has learned nothing yet
   SettingNames names = {};             ///< for advice
@@ -127,6 +129,8 @@ class HealthRules {
   /// Whether the run tells images apart, so that it has not collapsed whatever it looks like on the way: by default,
   /// when its loss lies 5 % below chance.
   virtual bool learns(const HealthLook& look) const;
+  /// Whether embeddings may stay crowded around one direction and be good, as long as crops are found.
+  virtual bool may_crowd() const { return false; }
   /// Adds metrics to the reading (HealthMonitor::add).
   virtual void measure(HealthMonitor& /*monitor*/, const HealthLook& /*look*/) {}
   /// Says what is wrong beside collapse (HealthMonitor::lasts, say).

@@ -121,15 +121,28 @@ TEST(SimclrHealth, SaysThatARunWithCropsThatHaveNothingInCommonDoesNotLearn) {
   EXPECT_NE(run.words().find("larger areas"), std::string::npos) << run.words();
 }
 
-TEST(SimclrHealth, NamesATemperatureThatCrowdsTheEmbeddings) {
+// As on real images: at 5 the features were worth less than raw pixels, at 0.01 as much as any, however crowded.
+TEST(SimclrHealth, NamesATemperatureThatKeepsItFromLearning) {
+  for (const float temperature : {0.2f, 5.f}) {
+    SimclrOptions options = kTiny;
+    options.temperature = temperature;
+    const Simclr model(testing::tiny_trunk(), options, 3);
+    HealthLook look;
+    look.images = 16;
+    const std::string first = model.health()->advice({}, look).at(0);
+    EXPECT_EQ(first.find("temperature of 0.1 to 0.5") != std::string::npos, temperature == 5.f) << first;
+  }
+}
+
+TEST(SimclrHealth, SaysNothingOfCrowdedEmbeddingsThatTellImagesApart) {
   SimclrOptions options = kTiny;
   options.temperature = 0.005f;
   Simclr model(testing::tiny_trunk(), options, 3);
   const auto run = testing::watched(
       model, [](int64_t i) { return two_crops(i); }, 5e-3f, 720);
-  ASSERT_EQ(run.said.size(), 1u) << run.words();
-  EXPECT_NE(run.said[0].trouble.find("crowded"), std::string::npos) << run.words();
-  EXPECT_NE(run.said[0].advice.at(0).find("temperature of 0.1 to 0.5"), std::string::npos) << run.words();
+  EXPECT_EQ(run.words(), "");
+  EXPECT_GT(run.last.value("common direction"), 0.7);
+  EXPECT_GT(run.last.value("crop found"), 0.4);
 }
 
 TEST(SimclrHealth, CostsLessThanAHundredthOfTheStep) {
