@@ -21,10 +21,11 @@ using namespace saccade;
 struct Settings {
   std::string trunk = "y_400mf", crops, precision = "f32", momentum = "f32", optimizer, budget, device,
               calibration = ssl::calibration_cache().string(), html;
-  int batch = 128, workers = 0, threads = 0;
+  int batch = 128, workers = 0, threads = 0, ranks = 1;
   bool overwrite = false;
   ssl::Method method;
   ssl::StepOptions step;
+  std::unique_ptr<dist::Communicator> others;  ///< who do not exist
 
   void flags(CLI::App& app) {
     for (const data::CropSpec& spec : data::parse_crops(method.crops))
@@ -41,7 +42,10 @@ struct Settings {
     add(group, "--model,--trunk", trunk,
         "y_200mf ... y_256gf, y_10b, x_..., resnet9, resnet18, resnet34, resnet50, ...");
     add(group, "--crops", crops, "COUNTxPIXELS joined by +");
-    add(group, "--batch", batch, "Images a batch")->check(program::between(1, 1e6));
+    add(group, "--batch", batch, "Images a batch, of all processes together")->check(program::between(1, 1e6));
+    add(group, "--ranks", ranks,
+        "Processes that share the batch: what is planned is one of them, without the time of exchanges")
+        ->check(CLI::Range(1, 1 << 16));
     add(group, "--accumulate", step.accumulate, "Batches a step")->check(program::between(1, 1e6));
     program::type_name(add(group, "--precision", precision, "Of activations: f32, bf16 or f16"));
     add(group, "--optimizer", optimizer, "larc (SGD) or adamw")->check(CLI::IsMember({"larc", "adamw"}));
@@ -67,15 +71,19 @@ struct Settings {
     program::settle(app, method,
                     {.images = batch, .features = nn::trunk(trunk)->out_channels(), .optimizer = optimizer});
     const DType kept = program::type_of(momentum);
+    if (batch < ranks) throw Error(fmt::format("--batch {}: it is divided among {} processes", batch, ranks));
+    const auto own = static_cast<int>(dist::share_of(batch, 0, ranks).images());
+    others = dist::rehearsed(ranks);
+    if (ranks > 1) step.ranks = step.statistics = others.get();
     return {.objective = method.dearest(trunk),
             .crops = program::of_flag("--crops", crops,
-                                      [&] { return data::multi_crop(data::parse_crops(crops)).segments(batch); }),
-            .batch = batch,
+                                      [&] { return data::multi_crop(data::parse_crops(crops)).segments(own); }),
+            .batch = own,
             .channels = program::channels_of(trunk),
             .recipe = optimizer == "adamw" ? optim::adamw()
                                            : optim::larc_sgd({.weight_decay = 1e-6f, .momentum_dtype = kept}),
             .options = step,
-            .loader_batches = data::batches_in_memory({.batch = batch, .workers = workers})};
+            .loader_batches = data::batches_in_memory({.batch = own, .workers = workers})};
   }
 };
 
@@ -100,7 +108,7 @@ std::vector<std::string> what_helps(const Settings& settings, const ssl::StepSpe
     offer("--momentum bf16",
           [](ssl::StepSpec& o) { o.recipe = optim::larc_sgd({.weight_decay = 1e-6f, .momentum_dtype = DType::bf16}); });
   if (spec.batch > 1)
-    offer(fmt::format("--batch {}", spec.batch / 2), [](ssl::StepSpec& o) {
+    offer(fmt::format("--batch {}", spec.batch / 2 * settings.ranks), [](ssl::StepSpec& o) {
       for (Segment& s : o.crops) s.n = s.n / o.batch * (o.batch / 2);
       o.batch /= 2;
     });
@@ -147,7 +155,9 @@ int make_plan(CLI::App& app, Settings& s) {
   if (best.name != "planned") ways[0].name = "planned: " + best.name;
   for (ssl::StepPlan& way : ways) way.fits = way.rehearsal.arena <= for_arena;
 
-  const std::string title = fmt::format("{}, {}, batch {}, {}", s.trunk, s.crops, s.batch, s.precision);
+  const std::string title =
+      fmt::format("{}, {}, batch {}{}, {}", s.trunk, s.crops, s.batch,
+                  s.ranks > 1 ? fmt::format(" of {} processes, one of which is planned", s.ranks) : "", s.precision);
   const std::string subtitle =
       fmt::format("{:.1f} M parameters, {:.3g} TFLOP a step, on {}", 1e-6 * static_cast<double>(planner.parameters()),
                   best.rehearsal.flops * 1e-12, machine);
@@ -160,8 +170,9 @@ int make_plan(CLI::App& app, Settings& s) {
   if (best.fits) {
     plan::NoTime no_time;
     constexpr int64_t kMost = 65536;
-    const int64_t largest = ssl::largest_batch(spec, no_time, for_arena, kMost).batch;
-    more.emplace_back("Largest batch that fits", fmt::format("{}{}", largest, largest == kMost ? " or more" : ""));
+    const int64_t largest = s.ranks * ssl::largest_batch(spec, no_time, for_arena, kMost / s.ranks).batch;
+    more.emplace_back("Largest batch that fits",
+                      fmt::format("{}{}", largest, largest >= kMost / s.ranks * s.ranks ? " or more" : ""));
   } else {
     for (const std::string& line : what_helps(s, spec, outside)) more.emplace_back("Would need", line);
   }

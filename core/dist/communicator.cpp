@@ -68,6 +68,24 @@ void Communicator::all_gather(const Tensor& own, const Tensor& all) {
   all.bump_version();
 }
 
+void Communicator::all_gather(std::span<const uint8_t> own, std::span<uint8_t> all) {
+  const Collective c{
+      .kind = Collective::Kind::all_gather, .in = own.data(), .out = all.data(), .count = std::ssize(own)};
+  Traffic& counted = traffic_[c.kind];
+  ++counted.calls;
+  counted.bytes += c.count;
+  if (c.count == 0) return;
+  if (device() == Device::cpu) return run(c);
+  const DeviceScope here(Device::cpu);
+  const Tensor x = Tensor::empty({c.count}, DType::u8);
+  std::ranges::copy(own, x.data<uint8_t>().begin());
+  const Tensor there = x.to(device());
+  const DeviceScope device_scope(device());
+  const Tensor gathered = Tensor::empty({size() * c.count}, DType::u8);
+  run({.kind = c.kind, .in = there.raw(), .out = gathered.raw(), .count = c.count});
+  std::ranges::copy(gathered.to(Device::cpu).data<uint8_t>(), all.begin());
+}
+
 void Communicator::reduce_scatter(const Tensor& all, const Tensor& own) {
   constexpr auto kind = Collective::Kind::reduce_scatter;
   check_parts(kind, own, all, size());
@@ -126,23 +144,6 @@ class Rehearsed final : public Communicator {
   int size_;
 };
 
-/// A host's numbers as a tensor where the processes exchange them.
-template <class T>
-Tensor there(const Communicator& ranks, std::span<const T> values, DType dtype) {
-  const DeviceScope here(Device::cpu);
-  const Tensor x = Tensor::empty({static_cast<int64_t>(values.size())}, dtype);
-  std::ranges::copy(values, x.data<T>().begin());
-  return x.to(ranks.device());
-}
-
-/// Tensors of all processes, one after the other, on the host.
-Tensor gathered(Communicator& ranks, const Tensor& own) {
-  const DeviceScope device(ranks.device());
-  const Tensor all = Tensor::empty({ranks.size(), own.numel()}, own.dtype());
-  ranks.all_gather(own, all);
-  return all.to(Device::cpu);
-}
-
 }  // namespace
 
 std::unique_ptr<Communicator> alone() { return std::make_unique<Alone>(); }
@@ -153,39 +154,30 @@ std::unique_ptr<Communicator> rehearsed(int size) {
 }
 
 std::vector<std::vector<int64_t>> numbers_of_all(Communicator& ranks, const std::vector<int64_t>& own) {
-  const Tensor all = gathered(ranks, there<int64_t>(ranks, own, DType::i64));
+  std::vector<int64_t> all(own.size() * static_cast<size_t>(ranks.size()));
+  const auto in = std::as_bytes(std::span(own));
+  const auto out = std::as_writable_bytes(std::span(all));
+  ranks.all_gather({reinterpret_cast<const uint8_t*>(in.data()), in.size()},
+                   {reinterpret_cast<uint8_t*>(out.data()), out.size()});
   std::vector<std::vector<int64_t>> numbers;
-  for (int rank = 0; rank < ranks.size(); ++rank) {
-    const auto part = all.data<int64_t>().subspan(static_cast<size_t>(rank) * own.size(), own.size());
-    numbers.emplace_back(part.begin(), part.end());
-  }
+  for (size_t rank = 0; rank < static_cast<size_t>(ranks.size()); ++rank)
+    numbers.emplace_back(all.begin() + static_cast<ptrdiff_t>(rank * own.size()),
+                         all.begin() + static_cast<ptrdiff_t>((rank + 1) * own.size()));
   return numbers;
 }
 
 std::vector<std::string> texts_of_all(Communicator& ranks, const std::string& own) {
-  const auto lengths = numbers_of_all(ranks, std::vector{std::ssize(own)});
-  int64_t longest = 0;
-  for (const auto& length : lengths) longest = std::max(longest, length.front());
-  std::vector<std::string> texts(lengths.size());
-  if (longest == 0) return texts;
-  std::vector<uint8_t> padded(static_cast<size_t>(longest));
+  size_t longest = 0;
+  const auto lengths = numbers_of_all(ranks, {std::ssize(own)});
+  for (const auto& length : lengths) longest = std::max(longest, static_cast<size_t>(length.front()));
+  std::vector<uint8_t> padded(longest), all(longest * lengths.size());
   std::ranges::copy(own, padded.begin());
-  const Tensor all = gathered(ranks, there<uint8_t>(ranks, padded, DType::u8));
-  for (size_t rank = 0; rank < texts.size(); ++rank)
-    texts[rank].assign(reinterpret_cast<const char*>(all.raw()) + rank * padded.size(),
+  ranks.all_gather(padded, all);
+  std::vector<std::string> texts;
+  for (size_t rank = 0; rank < lengths.size(); ++rank)
+    texts.emplace_back(reinterpret_cast<const char*>(all.data()) + rank * longest,
                        static_cast<size_t>(lengths[rank].front()));
   return texts;
-}
-
-std::string text_of(Communicator& ranks, const std::string& text, int root) {
-  const auto length = numbers_of_all(ranks, std::vector{std::ssize(text)})[static_cast<size_t>(root)].front();
-  std::vector<uint8_t> bytes(static_cast<size_t>(length));
-  if (length == 0) return "";
-  if (ranks.rank() == root) std::ranges::copy(text, bytes.begin());
-  const Tensor x = there<uint8_t>(ranks, bytes, DType::u8);
-  ranks.broadcast(x, root);
-  const Tensor host = x.to(Device::cpu);
-  return {reinterpret_cast<const char*>(host.raw()), bytes.size()};
 }
 
 }  // namespace saccade::dist

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -68,6 +69,8 @@ class Communicator {
   Pending start_all_reduce(const Tensor& x, Reduce op = Reduce::sum);
   /// all (size, ...own's shape): the parts of all processes, in order of their numbers. Any dtype.
   void all_gather(const Tensor& own, const Tensor& all);
+  /// The same of bytes of the host, as many of each process.
+  void all_gather(std::span<const uint8_t> own, std::span<uint8_t> all);
   /// own becomes this process's part of the sum over processes of all (size, ...own's shape).
   void reduce_scatter(const Tensor& all, const Tensor& own);
   /// x of each process becomes that of `root`. Any dtype.
@@ -98,14 +101,11 @@ std::unique_ptr<Communicator> alone();
 /// Anything else is an error.
 std::unique_ptr<Communicator> rehearsed(int size);
 
-/// @name Small things that all processes are to know. On the communicator's device, and waited for.
+/// @name Small things that all processes are to know, in the order of the processes
 /// @{
-/// The numbers of all processes, (size) vectors of as many numbers each, in order.
+/// As many numbers of each.
 std::vector<std::vector<int64_t>> numbers_of_all(Communicator& ranks, const std::vector<int64_t>& own);
-/// The texts of all processes, in order.
 std::vector<std::string> texts_of_all(Communicator& ranks, const std::string& own);
-/// The text of `root`.
-std::string text_of(Communicator& ranks, const std::string& text, int root = 0);
 /// @}
 
 }  // namespace saccade::dist

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 namespace saccade {
 
@@ -64,8 +65,8 @@ void exchange(const Tensor& potentials, const Tensor& largest, bool first, const
   own.slice(k, k + 1).copy_from(largest);
   ranks.all->all_gather(own, all);
   if (all.device() == Device::meta) return;
-  const DeviceScope here(Device::cpu);
-  const Tensor parts = all.to(Device::cpu), joined = Tensor::empty({k});
+  const Tensor parts = all.device() == Device::cpu ? all : all.to(Device::cpu);
+  std::vector<float> joined(static_cast<size_t>(k));
   const float* a = parts.data<float>().data();
   for (int64_t i = 0; i < k; ++i) {
     const auto of = [&](int part) {
@@ -75,9 +76,14 @@ void exchange(const Tensor& potentials, const Tensor& largest, bool first, const
     double least = of(0), sum = 0;
     for (int part = 1; part < size; ++part) least = std::min(least, of(part));
     for (int part = 0; part < size; ++part) sum += std::exp(least - of(part));
-    joined.data<float>()[static_cast<size_t>(i)] = static_cast<float>(least - std::log(sum));
+    joined[static_cast<size_t>(i)] = static_cast<float>(least - std::log(sum));
   }
-  potentials.copy_from(joined);
+  if (potentials.device() == Device::cpu) {
+    std::ranges::copy(joined, potentials.data<float>().begin());
+    return;
+  }
+  const DeviceScope here(Device::cpu);
+  potentials.copy_from(Tensor::from(joined, {k}));
 }
 
 }  // namespace

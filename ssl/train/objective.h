@@ -43,7 +43,7 @@ struct StartingPart {
 ///
 /// Several processes may compute an iteration together, each on its share of the batches. The gradients of all are then
 /// added up. What compares images of a batch with each other must look at those of all: dist::current_ranks() says of
-/// them, dist::gather_views() brings them together; batch norm and sinkhorn() do so themselves.
+/// them, dist::gather_views() brings them together. Ops whose result hangs on all rows do so themselves.
 class Objective : public nn::Module {
  public:
   /// The network that is learned: a chain of units, which a plan may recompute. A child of this module.

@@ -205,8 +205,11 @@ Rehearsal Planner::rehearse(const std::vector<plan::Step>& steps, int64_t budget
         batch.images = buffers[batches.size() - 1];
         batch.indices.resize(static_cast<size_t>(spec_.batch));
       }
+      // The monitor of several processes brings together what all have seen.
+      StepWatch watch;
+      if (spec_.options.ranks != nullptr) watch = [&](float) { seen_by_all(*objective); };
       train_step(*objective, *optimizer, batches, {.iteration = step, .iterations = 2}, 0.1f, spec_.options,
-                 loss_scale ? &*loss_scale : nullptr);
+                 loss_scale ? &*loss_scale : nullptr, watch);
     }
   } catch (const OutOfMemory&) {
     result.fits = false;

@@ -79,6 +79,15 @@ struct ReleaseAtTheEnd {
 
 }  // namespace
 
+std::vector<NamedTensor> seen_by_all(const Objective& objective) {
+  std::vector<NamedTensor> seen = objective.seen();
+  if (const dist::Ranks* ranks = dist::current_ranks())
+    for (NamedTensor& t : seen)
+      if (t.tensor.defined() && t.tensor.rank() == 2 && t.tensor.dim(0) % ranks->own() == 0)
+        t.tensor = dist::gather_views(t.tensor);
+  return seen;
+}
+
 StepResult train_step(Objective& objective, optim::Optimizer& optimizer, std::span<const Batch> batches,
                       const Progress& progress, float lr, const StepOptions& options, optim::LossScale* loss_scale,
                       const StepWatch& watch) {

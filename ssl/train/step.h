@@ -44,6 +44,9 @@ struct StepResult {
 /// is not.
 using StepWatch = std::function<void(float loss)>;
 
+/// Objective::seen() while a step's watch is called; of several processes together, of all their images.
+std::vector<NamedTensor> seen_by_all(const Objective& objective);
+
 /// One training step on `options.accumulate` batches: loss, backward and update, as Objective tells. Gradients are
 /// undefined before and after it. Runs on the meta device as well, with the same allocations.
 /// @param optimizer   of Objective::trained_parameters()

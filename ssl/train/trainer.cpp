@@ -149,13 +149,8 @@ FitResult Trainer::fit(BatchSource source, const std::filesystem::path& folder) 
 
 void Trainer::look_at(int64_t iteration, float loss, int64_t images, const std::filesystem::path& folder) {
   if ((!monitor_ || !monitor_->due(iteration)) && std::isfinite(loss)) return;
-  std::vector<NamedTensor> seen = objective_.seen();
-  if (const dist::Ranks* ranks = dist::current_ranks()) {
-    images = ranks->images;
-    const int64_t own = ranks->own();
-    for (NamedTensor& t : seen)
-      if (t.tensor.rank() == 2 && t.tensor.dim(0) % own == 0) t.tensor = dist::gather_views(t.tensor);
-  }
+  if (const dist::Ranks* ranks = dist::current_ranks()) images = ranks->images;
+  std::vector<NamedTensor> seen = seen_by_all(objective_);
   for (NamedTensor& t : seen) t.tensor = t.tensor.to(Device::cpu);
   std::vector<HealthMessage> messages;
   if (monitor_) messages = monitor_->observe(iteration, loss, images, seen);

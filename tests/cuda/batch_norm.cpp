@@ -157,17 +157,25 @@ TEST(CudaBatchNorm, MergesTheMomentsOfSeveralProcessesAsTheCpu) {
   std::vector<float> means = floats(normal(3 * 2 * 37, 1));
   std::vector<double> squares = normal(3 * 2 * 37, 2);
   for (double& s : squares) s = std::abs(s) * 50;
-  Statistics want({norm, two_resolutions, false}), got = want;
-  const auto merge = [&](Statistics& to) {
-    return BatchNormMerge{norm,           two_resolutions,        3,
-                          means.data(),   squares.data(),         to.mean.data(),
-                          to.rstd.data(), to.running_mean.data(), to.running_var.data()};
+  const auto check = [&](BatchNormMerge merge) {
+    Statistics want({norm, two_resolutions, false}), got = want;
+    const auto to = [&](Statistics& s) {
+      merge.mean = s.mean.data(), merge.rstd = s.rstd.data();
+      merge.running_mean = s.running_mean.data(), merge.running_var = s.running_var.data();
+      return merge;
+    };
+    cpu().run(to(want));
+    run(stream, to(got));
+    expect_same(got.mean, want.mean, "mean");
+    expect_same(got.rstd, want.rstd, "rstd");
+    expect_same(got.running_var, want.running_var, "running_var");
   };
-  cpu().run(merge(want));
-  run(stream, merge(got));
-  expect_same(got.mean, want.mean, "mean");
-  expect_same(got.rstd, want.rstd, "rstd");
-  expect_same(got.running_var, want.running_var, "running_var");
+  BatchNormMerge merge{norm, two_resolutions, 3, means.data(), squares.data()};
+  check(merge);
+  merge.larger = 2, merge.images = two_resolutions.front().n;  // of the first two parts
+  check(merge);
+  merge.parts = 2, merge.larger = 1, merge.part_floats = 2 * 37 + 2;  // not dense
+  check(merge);
 }
 
 TEST(CudaBatchNorm, SlicesThatBeginAnywhereGiveTheSameBits) {

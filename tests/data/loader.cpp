@@ -78,6 +78,25 @@ TEST(Loader, AnyNumberOfWorkersGivesTheSameBits) {
   EXPECT_FALSE(same_bits(other.next(), reference[0]));
 }
 
+TEST(Loader, OfSeveralProcessesEachGetsItsShareOfTheSameBatches) {
+  Loader whole(made_up(40), small_crops(), {.batch = 7, .seed = 3});
+  std::vector<Loader> shares;
+  for (int rank = 0; rank < 3; ++rank)
+    shares.emplace_back(made_up(40), small_crops(), LoaderOptions{.batch = 7, .seed = 3, .rank = rank, .ranks = 3});
+  for (int i = 0; i < 12; ++i) {
+    const Batch all = whole.next();
+    size_t first = 0;
+    for (int rank = 0; rank < 3; ++rank) {
+      const Batch part = shares[static_cast<size_t>(rank)].next();
+      ASSERT_EQ(part.size(), rank == 0 ? 3 : 2);
+      for (size_t b = 0; b < part.indices.size(); ++b) EXPECT_EQ(part.indices[b], all.indices[first + b]);
+      // The first crop of its first image: 16 x 16 pixels.
+      EXPECT_EQ(std::memcmp(part.images.raw(), all.images.data<float>().data() + first * 256 * 3, 256 * 3 * 4), 0);
+      first += part.indices.size();
+    }
+  }
+}
+
 TEST(Loader, ResumesAnywhereWithTheSameBits) {
   for (int workers : {0, 2}) {
     const LoaderOptions options{.batch = 6, .workers = workers, .seed = 8};
@@ -225,6 +244,9 @@ TEST(Loader, RefusesWhatCannotWork) {
   EXPECT_THROW(Loader(made_up(10), small_crops(), {.batch = 1, .prefetch = 0}), Error);
   EXPECT_THROW(Loader(made_up(0), small_crops(), {.batch = 1, .drop_last = false}), Error);
   EXPECT_THROW(Loader(made_up(10), MultiCrop{}, {.batch = 1}), Error);
+  EXPECT_THROW(Loader(made_up(10), small_crops(), {.batch = 2, .ranks = 3}), Error);
+  EXPECT_THROW(Loader(made_up(10), small_crops(), {.batch = 2, .rank = 2, .ranks = 2}), Error);
+  EXPECT_THROW(Loader(made_up(11), small_crops(), {.batch = 5, .drop_last = false, .ranks = 2}), Error);
 }
 
 TEST(Loader, EvaluationGoesThroughTheSourceInOrder) {

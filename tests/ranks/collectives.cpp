@@ -59,7 +59,6 @@ TEST(Collectives, GiveWhatTheyAreNamedFor) {
   std::vector<std::string> texts;
   for (int r = 0; r < size; ++r) texts.emplace_back(static_cast<size_t>(r % 3), static_cast<char>('a' + r));
   EXPECT_EQ(texts_of_all(ranks(), texts[static_cast<size_t>(rank)]), texts);
-  EXPECT_EQ(text_of(ranks(), rank == 0 ? "all of it" : ""), "all of it");
   EXPECT_EQ(numbers_of_all(ranks(), {rank, int64_t{1} << 40})[static_cast<size_t>(size - 1)],
             (std::vector<int64_t>{size - 1, int64_t{1} << 40}));
 }

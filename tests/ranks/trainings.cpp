@@ -1,8 +1,10 @@
 // Trainings by several processes, against one process with the whole batches.
 #include <gtest/gtest.h>
+#include <saccade/core/allocator.h>
 #include <saccade/ssl/methods/dino.h>
 #include <saccade/ssl/methods/simclr.h>
 #include <saccade/ssl/methods/swav.h>
+#include <saccade/ssl/train/planner.h>
 #include <saccade/ssl/train/step.h>
 
 #include <cmath>
@@ -119,7 +121,7 @@ TEST_P(OfSeveralProcesses, ATrainingIsThatOfOneProcess) {
     expect_near(got, want, 1e-5f);
     // The same bits in every process, and again.
     const std::string bytes = bytes_of(got);
-    EXPECT_EQ(dist::text_of(ranks(), bytes), bytes);
+    EXPECT_EQ(dist::texts_of_all(ranks(), bytes).front(), bytes);
     EXPECT_EQ(bytes_of(train(GetParam(), recipe, kRate, images, together)), bytes);
   }
 }
@@ -138,6 +140,45 @@ TEST_P(OfSeveralProcesses, AnUpdateWithinBackwardHasTheSameBits) {
   fused.fuse_optimizer = true;
   EXPECT_EQ(bytes_of(train(GetParam(), optim::larc_sgd(), kRate, 12, fused)),
             bytes_of(train(GetParam(), optim::larc_sgd(), kRate, 12, apart)));
+}
+
+TEST_P(OfSeveralProcesses, UsesTheBytesThatWerePlanned) {
+  const StepOptions plain{.ranks = &ranks(), .statistics = &ranks()};
+  std::vector<StepOptions> ways(4, plain);
+  ways[1].fuse_optimizer = true;
+  ways[2].accumulate = 2;
+  ways[3].precision = DType::bf16;
+  const int64_t images = 4 * ranks().size();
+  plan::DescribedDevice device(plan::device_description("cpu"));
+  for (const StepOptions& way : ways) {
+    const Batch own = testing::part_of(batch_for(GetParam(), 0, images), 0, 4);
+    Planner planner({.objective = [] { return make(GetParam()); },
+                     .crops = own.images.segments(),
+                     .batch = 4,
+                     .channels = 1,
+                     .options = way},
+                    device);
+    Allocator& memory = allocator(Device::cpu);
+    int64_t peak = 0;
+    for (int again = 0; again < 2; ++again) {  // the first fills the primitive cache
+      memory.trim();
+      memory.reset_peaks();
+      const int64_t before = memory.stats().total.live;
+      const auto objective = make(GetParam());
+      const auto optimizer = optim::larc_sgd().build(objective->trained_parameters());
+      optimizer->reserve();
+      std::vector<Batch> batches;
+      for (int64_t i = 0; i < way.accumulate; ++i) {
+        const TagScope tag(Tag::batch);
+        batches.push_back(testing::part_of(batch_for(GetParam(), i, images), 0, 4));
+      }
+      for (int64_t i = 0; i < 2; ++i)
+        train_step(*objective, *optimizer, batches, {.iteration = i, .iterations = 2}, 0.1f, way, nullptr,
+                   [&](float) { seen_by_all(*objective); });
+      peak = memory.stats().total.peak - before;
+    }
+    EXPECT_EQ(planner.rehearse({}).peak, peak) << name_of(way.precision) << way.fuse_optimizer << way.accumulate;
+  }
 }
 
 TEST_P(OfSeveralProcesses, BatchNormsOfTheirOwnExchangeNothing) {

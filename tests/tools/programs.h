@@ -53,6 +53,7 @@ class Process {
   Process(const Process&) = delete;
   Process& operator=(const Process&) = delete;
 
+  pid_t pid() const { return pid_; }
   /// Nothing if it has ended: the process number -1 would mean every process there is.
   void signal(int number) const {
     if (pid_ > 0) kill(pid_, number);

@@ -92,6 +92,58 @@ TEST_F(SeveralProcesses, KnowOfWhatAnyOfThemCouldNotRead) {
   EXPECT_EQ(listed.size(), 3U);
 }
 
+/// The processes of this program below another one.
+std::vector<pid_t> ranks_below(pid_t ancestor) {
+  std::map<pid_t, std::pair<pid_t, std::string>> all;  // of each its parent and name
+  for (const auto& entry : fs::directory_iterator("/proc")) {
+    const std::string stat = content_of(entry.path() / "stat");
+    const size_t name = stat.find('('), end = stat.rfind(')');
+    if (name == std::string::npos || end == std::string::npos) continue;
+    all[std::stoi(stat)] = {std::stoi(stat.substr(end + 4)), stat.substr(name + 1, end - name - 1)};
+  }
+  std::vector<pid_t> ranks;
+  for (const auto& [pid, about] : all) {
+    if (!about.second.starts_with("saccade-pretrai")) continue;  // Linux keeps 15 letters
+    pid_t above = about.first;
+    while (above > 1 && above != ancestor && all.contains(above)) above = all[above].first;
+    if (above == ancestor) ranks.push_back(pid);
+  }
+  return ranks;
+}
+
+TEST_F(SeveralProcesses, AreStartedAgainWhenOneDies) {
+  ASSERT_EQ(train(1, training("one", 8)).status, 0);
+  std::vector<std::string> flags{"-n", "2", "--", "saccade-pretrain"};
+  const auto of_training = training("run", 8, {"--fresh"});
+  flags.insert(flags.end(), of_training.begin(), of_training.end());
+  const TemporaryFolder words;
+  Process launcher("launch", flags, words.path());
+  const fs::path checkpoints = folder / "run" / "checkpoints";
+  std::vector<pid_t> ranks;
+  ASSERT_TRUE(wait_until(launcher,
+                         [&] {
+                           if (!fs::exists(checkpoints) || io::checkpoint_steps(checkpoints).empty()) return false;
+                           ranks = ranks_below(launcher.pid());
+                           return ranks.size() == 2;
+                         }))
+      << launcher.out() << launcher.err();
+  kill(ranks.back(), SIGKILL);
+  EXPECT_EQ(launcher.wait(), 0) << launcher.err();
+  EXPECT_NE(launcher.out().find("starting again from the newest checkpoint (restart 1 of 3)"), std::string::npos)
+      << launcher.out();
+  EXPECT_NE(launcher.out().find("Going on from"), std::string::npos);
+  expect_same_losses(losses_of(folder / "run"), losses_of(folder / "one"));
+}
+
+TEST_F(SeveralProcesses, AreNotStartedAgainWhenTheySayWhatIsWrong) {
+  const Outcome wrong = run("launch", {"-n", "2", "--", "saccade-pretrain", "--data", (photos / "nowhere").string(),
+                                       "--run", (folder / "run").string()});
+  EXPECT_EQ(wrong.status, 1) << wrong.err;
+  EXPECT_EQ(wrong.out.find("starting again"), std::string::npos) << wrong.out;
+  EXPECT_EQ(run("launch", {"-n", "2"}).status, 1);
+  EXPECT_EQ(run("launch", {"-n", "2", "--", "no-such-program"}).status, 1);
+}
+
 TEST_F(SeveralProcesses, SayOnceWhatIsWrongAndEnd) {
   const auto said_once = [](const Outcome& outcome, const std::string& sentence) {
     EXPECT_NE(outcome.status, 0);
