@@ -28,8 +28,8 @@ constexpr double kRankShare = 1.0 / 16;
 constexpr double kFoundUntrained = 0.3, kFoundAll = 0.95;
 
 // What docs/training.md has a table for: a run whose crops are found less often is worth less than raw pixels, whatever
-// its network found untrained; a SimCLR that finds so many tells images apart, however crowded its embeddings look
-// (very low temperatures make them so, and were as good as any).
+// its network found untrained; of methods that may_crowd() one that finds so many tells images apart, however crowded
+// its embeddings look.
 constexpr double kFoundRarely = 0.12, kFoundWell = 0.4, kNoGain = 1.1;
 
 constexpr double kNone = MetricGuide::kNone;
