@@ -7,6 +7,7 @@
 #include <saccade/core/dist/launched.h>
 #include <saccade/core/dist/mpi.h>
 #include <saccade/core/layer.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -90,10 +91,11 @@ class Mpi final : public Communicator {
   /// MPI counts in int.
   static constexpr int64_t kMost = int64_t{1} << 30;
 
-  void run(const Collective& collective) override { run(collective, comm_); }
+  void run(const Collective& collective) override { run(collective, comm_, false); }
 
-  /// MPI's own waiting never sleeps, and takes the core from whoever is waited for where processes outnumber cores.
-  static void wait(MPI_Request request, const char* name) {
+  /// MPI's own waiting never sleeps, and takes the core from whoever is waited for where processes outnumber cores, or
+  /// a thread of this process computes meanwhile.
+  void wait(MPI_Request request, const char* name, bool computing) const {
     using namespace std::chrono;
     constexpr auto busy = microseconds(100), longest = microseconds(200);
     const auto begin = steady_clock::now();
@@ -101,13 +103,17 @@ class Mpi final : public Communicator {
       int done = 0;
       check(MPI_Test(&request, &done, MPI_STATUS_IGNORE), name);
       if (done != 0) return;
+      if (!computing && has_core_) {
+        std::this_thread::yield();
+        continue;
+      }
       if (steady_clock::now() - begin < busy) continue;
       std::this_thread::sleep_for(pause);
       pause = std::min(2 * pause, longest);
     }
   }
 
-  static void run(const Collective& c, MPI_Comm comm) {
+  void run(const Collective& c, MPI_Comm comm, bool computing) const {
     using Kind = Collective::Kind;
     const char* name = name_of(c.kind).data();
     const auto bytes = static_cast<int64_t>(size_of(c.dtype));
@@ -115,7 +121,7 @@ class Mpi final : public Communicator {
     MPI_Request request = MPI_REQUEST_NULL;
     if (c.kind == Kind::barrier) {
       check(MPI_Ibarrier(comm, &request), name);
-      return wait(request, name);
+      return wait(request, name, computing);
     }
     if (c.kind == Kind::all_reduce || c.kind == Kind::broadcast) {
       const int64_t most = kMost / bytes;
@@ -126,7 +132,7 @@ class Mpi final : public Communicator {
                   ? MPI_Iallreduce(MPI_IN_PLACE, x, count, type_of(c.dtype), op, comm, &request)
                   : MPI_Ibcast(x, static_cast<int>(count * bytes), MPI_BYTE, c.root, comm, &request),
               name);
-        wait(request, name);
+        wait(request, name, computing);
       }
       return;
     }
@@ -137,11 +143,11 @@ class Mpi final : public Communicator {
               ? MPI_Iallgather(c.in, part, MPI_BYTE, c.out, part, MPI_BYTE, comm, &request)
               : MPI_Ireduce_scatter_block(c.in, c.out, count, type_of(c.dtype), op, comm, &request),
           name);
-    wait(request, name);
+    wait(request, name, computing);
   }
 
   Pending start(const Collective& c) override {
-    auto task = std::make_shared<std::packaged_task<void()>>([this, c] { run(c, aside_); });
+    auto task = std::make_shared<std::packaged_task<void()>>([this, c] { run(c, aside_, true); });
     const std::shared_future<void> done = task->get_future().share();
     if (session_->threads < MPI_THREAD_MULTIPLE) {
       (*task)();
@@ -171,6 +177,7 @@ class Mpi final : public Communicator {
   std::shared_ptr<Session> session_;
   MPI_Comm comm_ = MPI_COMM_NULL, aside_ = MPI_COMM_NULL;
   int rank_ = 0, size_ = 1;
+  bool has_core_ = launched().local_size <= sysconf(_SC_NPROCESSORS_ONLN);  ///< each process of this machine
   std::thread thread_;
   std::mutex mutex_;
   std::condition_variable asked_;

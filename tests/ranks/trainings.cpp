@@ -187,6 +187,38 @@ TEST_P(OfSeveralProcesses, BatchNormsOfTheirOwnExchangeNothing) {
   for (const float loss : trained.losses) EXPECT_TRUE(std::isfinite(loss));
 }
 
+/// As docs/distributed.md says.
+TEST(AStepOfSeveralProcesses, ExchangesTheBytesOfTheFormula) {
+  SwAVOptions options = testing::tiny_options();
+  options.queue_length = 64;
+  const int64_t own = 4, images = own * ranks().size(), K = options.prototypes, D = options.dim;
+  SwAV model(testing::tiny_trunk(), options, 3);
+  int64_t gathered = 0, reduced = 0;
+  for (const NamedTensor& t : model.named_buffers())
+    if (t.name.ends_with("running_mean")) {
+      const int64_t S = t.name.starts_with("head") ? 1 : 2, C = t.tensor.numel();
+      gathered += 12 * S * C + 4 * (S * C % 2);
+      reduced += 8 * S * C;
+    }
+  for (const NamedTensor& t : model.trained_parameters()) reduced += 4 * t.tensor.numel();
+  gathered += 2 * 3 * 4 * (K + 1);  // assignments
+  gathered += 4 * 2 * D * own;      // the queue
+  gathered += 2 * 8;                // sizes, loss
+  const auto bytes = [](dist::Collective::Kind kind) {
+    const auto at = ranks().traffic().find(kind);
+    return at == ranks().traffic().end() ? 0 : at->second.bytes;
+  };
+  using Kind = dist::Collective::Kind;
+  const int64_t before_gather = bytes(Kind::all_gather), before_reduce = bytes(Kind::all_reduce);
+  const auto optimizer = optim::sgd().build(model.trained_parameters());
+  const Batch batch =
+      testing::part_of(testing::tiny_batch(0, images), ranks().rank() * own, (ranks().rank() + 1) * own);
+  train_step(model, *optimizer, {&batch, 1}, {}, 0.1f, {.ranks = &ranks(), .statistics = &ranks()});
+  const bool alone = ranks().size() == 1;
+  EXPECT_EQ(bytes(Kind::all_gather) - before_gather, alone ? 0 : gathered);
+  EXPECT_EQ(bytes(Kind::all_reduce) - before_reduce, alone ? 0 : reduced);
+}
+
 INSTANTIATE_TEST_SUITE_P(Methods, OfSeveralProcesses, ::testing::Values("swav", "simclr", "dino"),
                          [](const auto& of) { return of.param; });
 
