@@ -82,6 +82,7 @@ std::vector<std::string> choose_settings(CLI::App& app, Settings& s, data::Sourc
 }
 
 int pretrain(CLI::App& app, Settings& s) {
+  s.machine.several = true;
   const Device device = s.machine.apply();
   const nn::Names names = program::of_flag("--names", s.names, [&] { return nn::names_of(s.names); });
   const int64_t budget = s.memory_budget == "none" ? 0 : program::of_flag("--memory-budget", s.memory_budget, [&] {

@@ -95,6 +95,7 @@ inline DType type_of(const std::string& name) {
 struct Machine {
   std::string device = "auto";
   int threads = 0, workers = 0;
+  bool several = false;  ///< the program can be one of several processes
 
   void flags(CLI::App& app) {
     app.add_option("--device", device, "Where to compute: cpu, cuda or cuda:1 (a GPU), or auto: a GPU if there is one")
@@ -113,6 +114,9 @@ struct Machine {
   }
   /// Takes the threads and the device; returns which.
   Device apply() const {
+    if (const int processes = dist::launched().size; processes > 1 && !several)
+      throw Error(fmt::format("this program is one process, and was started as {}: start it without mpirun or the like",
+                              processes));
     if (threads > 0)
       omp_set_num_threads(threads);
     else if (const int beside = dist::launched().local_size;

@@ -2,6 +2,7 @@
 #include <saccade/core/io/checkpoint.h>
 #include <saccade/ssl/report/run_log.h>
 
+#include <chrono>
 #include <cmath>
 #include <map>
 #include <set>
@@ -111,6 +112,15 @@ std::vector<pid_t> ranks_below(pid_t ancestor) {
   return ranks;
 }
 
+/// Lines of a log that may be in the middle of being written.
+size_t losses_so_far(const fs::path& run) {
+  const std::string log = fs::exists(run / "log.jsonl") ? content_of(run / "log.jsonl") : "";
+  size_t count = 0;
+  for (size_t at = log.find("\"step\",\"step\""); at != std::string::npos; at = log.find("\"step\",\"step\"", at + 1))
+    ++count;
+  return count;
+}
+
 TEST_F(SeveralProcesses, AreStartedAgainWhenOneDies) {
   ASSERT_EQ(train(1, training("one", 8)).status, 0);
   std::vector<std::string> flags{"-n", "2", "--", "saccade-pretrain"};
@@ -135,6 +145,34 @@ TEST_F(SeveralProcesses, AreStartedAgainWhenOneDies) {
   expect_same_losses(losses_of(folder / "run"), losses_of(folder / "one"));
 }
 
+TEST_F(SeveralProcesses, KilledAtTenMomentsAndStartedAgainHaveTheSameBitsLong) {
+  ASSERT_EQ(train(2, training("unbroken", 10)).status, 0);
+  Philox random(5, 1);
+  for (int moment = 0; moment < 10; ++moment) {
+    fs::remove_all(folder / "run");
+    std::vector<std::string> flags{"-n", "2", "--", "saccade-pretrain"};
+    const auto of_training = training("run", 10);
+    flags.insert(flags.end(), of_training.begin(), of_training.end());
+    const TemporaryFolder words;
+    Process launcher("launch", flags, words.path());
+    const size_t steps = random.below(50);
+    std::vector<pid_t> ranks;
+    ASSERT_TRUE(wait_until(launcher,
+                           [&] {
+                             ranks = ranks_below(launcher.pid());
+                             return ranks.size() == 2 && losses_so_far(folder / "run") >= steps;
+                           }))
+        << launcher.out() << launcher.err();
+    const auto killed = std::chrono::steady_clock::now();
+    kill(ranks[random.below(2)], SIGKILL);
+    EXPECT_TRUE(wait_until(launcher, [&] { return launcher.out().find("starting again") != std::string::npos; }));
+    EXPECT_LT(std::chrono::steady_clock::now() - killed, std::chrono::seconds(10));
+    EXPECT_EQ(launcher.wait(), 0) << launcher.err();
+    EXPECT_EQ(losses_of(folder / "run"), losses_of(folder / "unbroken")) << "killed after step " << steps;
+    EXPECT_EQ(content_of(folder / "run" / "trunk.safetensors"), content_of(folder / "unbroken" / "trunk.safetensors"));
+  }
+}
+
 TEST_F(SeveralProcesses, AreNotStartedAgainWhenTheySayWhatIsWrong) {
   const Outcome wrong = run("launch", {"-n", "2", "--", "saccade-pretrain", "--data", (photos / "nowhere").string(),
                                        "--run", (folder / "run").string()});
@@ -156,6 +194,14 @@ TEST_F(SeveralProcesses, SayOnceWhatIsWrongAndEnd) {
   too_small[static_cast<size_t>(std::ranges::find(too_small, "--batch") - too_small.begin()) + 1] = "2";
   said_once(train(3, too_small), "it is divided among the 3 processes");
   EXPECT_FALSE(fs::exists(folder / "run" / "config.toml"));
+}
+
+TEST_F(SeveralProcesses, AreNotWhatOtherProgramsAreMadeOf) {
+  std::vector<std::string> words = as_processes(2, {"--weights", "x", "--data", photos.string(), "--out", "x.npy"});
+  words[4] = std::string(SACCADE_BIN) + "/saccade-embed";
+  const Outcome outcome = run(SACCADE_MPIRUN, words);
+  EXPECT_NE(outcome.status, 0);
+  EXPECT_NE(outcome.err.find("was started as 2"), std::string::npos) << outcome.err;
 }
 
 TEST(OneOfSeveralProcesses, SaysThatTheOthersCannotBeReached) {
