@@ -24,7 +24,8 @@ using Settings = program::PretrainSettings;
 const std::set<std::string> kMayDiffer{
     "run",       "data",           "checkpoint-every", "keep",           "names",     "knn-data",
     "knn-every", "knn-neighbours", "knn-temperature",  "knn-center",     "baselines", "device",
-    "threads",   "workers",        "memory-budget",    "max-unreadable", "size",      "view"};
+    "threads",   "workers",        "memory-budget",    "max-unreadable", "size",      "view",
+    "timeout"};
 
 /// The weights to start from, if the run is at its start: the settings follow them.
 std::optional<ssl::Weights> weights_to_start_from(CLI::App& app, Settings& s) {
@@ -90,7 +91,7 @@ int pretrain(CLI::App& app, Settings& s) {
   });
   vision::Training& train = s.train;
   ssl::TrainerOptions& options = train.options;
-  options.ranks = dist::world(device);
+  options.ranks = dist::world(device, std::chrono::duration<double>(60 * s.timeout));
   const int ranks = options.ranks->size();
   const bool first = options.ranks->rank() == 0;  // who writes, and speaks
   if (ranks > 1 && s.minutes > 0)
@@ -193,7 +194,8 @@ int pretrain(CLI::App& app, Settings& s) {
   ssl::Trainer trainer(model, train.recipe(), options);
 
   if (!first) {
-    options.ranks->barrier();
+    options.ranks->barrier();  // the first has made the folder ready
+    options.ranks->barrier();  // and has measured what features are compared with
     ssl::BatchSource batches = loader;
     if (run_images.has_changed) batches.restore = {};
     return trainer.fit(batches, s.run).interrupted ? 130 : 0;
@@ -201,7 +203,7 @@ int pretrain(CLI::App& app, Settings& s) {
   ssl::RunFolder folder(s.run);
   program::prepare(app, folder, s.fresh, kMayDiffer);
   run_images.store(folder);
-  options.ranks->barrier();  // the folder is as the run wants it
+  options.ranks->barrier();
   const auto settings = program::settings_of(app);
   ssl::RunReporter reporter(folder,
                             {.title = fmt::format("{} on {}", train.method.title, source.name),
@@ -234,6 +236,7 @@ int pretrain(CLI::App& app, Settings& s) {
     } catch (const OutOfMemory&) {
       reporter.say("There is not enough memory to measure what raw pixels and the untrained network are worth.");
     }
+  options.ranks->barrier();
   if (!planned.empty()) reporter.say(planned);
   ssl::BatchSource batches = loader;
   if (run_images.has_changed) batches.restore = {};  // what could not be read may have been mended: all are tried again

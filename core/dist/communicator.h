@@ -75,7 +75,7 @@ class Communicator {
   void reduce_scatter(const Tensor& all, const Tensor& own);
   /// x of each process becomes that of `root`. Any dtype.
   void broadcast(const Tensor& x, int root = 0);
-  /// Returns when all have called it.
+  /// Returns when all have called it, however long that takes: where one works while the others wait.
   void barrier();
   /// The processes that give the same color, in the order of their numbers here.
   virtual std::unique_ptr<Communicator> split(int color) = 0;

@@ -55,7 +55,7 @@ Launched launched() {
   return {};
 }
 
-std::unique_ptr<Communicator> world(Device device) {
+std::unique_ptr<Communicator> world(Device device, std::chrono::duration<double> limit) {
   const Launched place = launched();
   if (place.size == 1) return alone();
   if (device != Device::cpu)
@@ -73,7 +73,7 @@ std::unique_ptr<Communicator> world(Device device) {
         fmt::format("this is process {} of {}, but this build has no MPI to join them by: install an MPI "
                     "(libopenmpi-dev) and build again, or start one process",
                     place.rank, place.size));
-  auto joined = mpi_world();
+  auto joined = mpi_world(limit);
   if (joined->size() != place.size)
     throw Error(
         fmt::format("{} says that {} processes were started, MPI joins {}: was the program built with another "

@@ -2,6 +2,7 @@
 
 #include <saccade/core/dist/communicator.h>
 
+#include <chrono>
 #include <memory>
 #include <string>
 
@@ -20,7 +21,10 @@ Launched launched();
 
 /// All processes that were started with this one: on the CPU joined by MPI. One alone where nothing else was said.
 /// Throws Error with what to do where they cannot be joined: without MPI, without mpirun, on a GPU.
-std::unique_ptr<Communicator> world(Device device);
+/// @param limit  how long a process may keep the others waiting, anywhere but in a barrier: then the exchange throws
+/// Error,
+///               which names those that do not answer. 0: for ever
+std::unique_ptr<Communicator> world(Device device, std::chrono::duration<double> limit = std::chrono::minutes(10));
 
 /// What world() joins by: "Open MPI 4.1.4", empty where the library was built without MPI.
 std::string mpi_version();

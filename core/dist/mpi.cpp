@@ -3,6 +3,7 @@
 #define OMPI_SKIP_MPICXX 1
 #define MPICH_SKIP_MPICXX 1
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <mpi.h>
 #include <saccade/core/dist/launched.h>
 #include <saccade/core/dist/mpi.h>
@@ -17,6 +18,7 @@
 #include <exception>
 #include <future>
 #include <mutex>
+#include <set>
 #include <thread>
 
 namespace saccade::dist {
@@ -32,13 +34,54 @@ void check(int status, const char* what) {
 
 /// MPI, while somebody uses it. MPI cannot be entered twice in a process.
 struct Session {
-  Session() { check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &threads), "it could not be started"); }
+  explicit Session(std::chrono::duration<double> wait_limit) : limit(wait_limit) {
+    check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &threads), "it could not be started");
+    check(MPI_Comm_dup(MPI_COMM_WORLD, &calls), "a communicator of those who wait");
+    MPI_Comm_rank(calls, &rank);
+    MPI_Comm_size(calls, &size);
+  }
   ~Session() {
-    if (std::uncaught_exceptions() == 0) MPI_Finalize();  // else others still wait for this process: mpirun ends them
+    if (std::uncaught_exceptions() > 0) return;  // others still wait for this process: mpirun ends them
+    MPI_Comm_free(&calls);
+    MPI_Finalize();
   }
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
-  int threads = 0;  ///< what was granted
+  /// Somebody has kept this process waiting beyond the limit: throws, saying who. All who wait tell the first process;
+  /// who does not is who is waited for.
+  [[noreturn]] void give_up(const char* name) const {
+    using namespace std::chrono_literals;
+    constexpr int kWaits = 1;
+    const auto words = [&](const std::string& who) {
+      return fmt::format("{} not answer: process {} has waited {:.3g} s for an {}", who, rank, limit.count(), name);
+    };
+    if (rank != 0) {
+      MPI_Request told = MPI_REQUEST_NULL;
+      MPI_Isend(nullptr, 0, MPI_BYTE, 0, kWaits, calls, &told);
+      std::this_thread::sleep_for(8s);  // in which the first process ends all
+      fail(words(fmt::format("process 0 of {} does", size)));
+    }
+    std::set<int> silent;
+    for (int other = 1; other < size; ++other) silent.insert(other);
+    for (const auto begin = std::chrono::steady_clock::now(); std::chrono::steady_clock::now() - begin < 4s;) {
+      int there = 0;
+      MPI_Status status;
+      if (MPI_Iprobe(MPI_ANY_SOURCE, kWaits, calls, &there, &status) == MPI_SUCCESS && there != 0) {
+        MPI_Recv(nullptr, 0, MPI_BYTE, status.MPI_SOURCE, kWaits, calls, MPI_STATUS_IGNORE);
+        silent.erase(status.MPI_SOURCE);
+      } else {
+        std::this_thread::sleep_for(10ms);
+      }
+    }
+    if (silent.empty()) fail(words("an exchange was not begun by all processes, which do"));
+    fail(words(fmt::format("process{} {} of {} {}", silent.size() > 1 ? "es" : "", fmt::join(silent, ", "), size,
+                           silent.size() > 1 ? "do" : "does")));
+  }
+
+  std::chrono::duration<double> limit;
+  int threads = 0;                 ///< what was granted
+  MPI_Comm calls = MPI_COMM_NULL;  ///< of those who have waited too long
+  int rank = 0, size = 1;
 };
 
 MPI_Datatype type_of(DType dtype) {
@@ -95,7 +138,8 @@ class Mpi final : public Communicator {
 
   /// MPI's own waiting never sleeps, and takes the core from whoever is waited for where processes outnumber cores, or
   /// a thread of this process computes meanwhile.
-  void wait(MPI_Request request, const char* name, bool computing) const {
+  void wait(MPI_Request request, const char* name, bool computing, bool limited = true) const {
+    limited = limited && session_->limit.count() > 0;
     using namespace std::chrono;
     constexpr auto busy = microseconds(100), longest = microseconds(200);
     const auto begin = steady_clock::now();
@@ -103,6 +147,7 @@ class Mpi final : public Communicator {
       int done = 0;
       check(MPI_Test(&request, &done, MPI_STATUS_IGNORE), name);
       if (done != 0) return;
+      if (limited && steady_clock::now() - begin > session_->limit) session_->give_up(name);
       if (!computing && has_core_) {
         std::this_thread::yield();
         continue;
@@ -121,7 +166,7 @@ class Mpi final : public Communicator {
     MPI_Request request = MPI_REQUEST_NULL;
     if (c.kind == Kind::barrier) {
       check(MPI_Ibarrier(comm, &request), name);
-      return wait(request, name, computing);
+      return wait(request, name, computing, false);
     }
     if (c.kind == Kind::all_reduce || c.kind == Kind::broadcast) {
       const int64_t most = kMost / bytes;
@@ -187,8 +232,8 @@ class Mpi final : public Communicator {
 
 }  // namespace
 
-std::unique_ptr<Communicator> mpi_world() {
-  auto session = std::make_shared<Session>();
+std::unique_ptr<Communicator> mpi_world(std::chrono::duration<double> limit) {
+  auto session = std::make_shared<Session>(limit);
   MPI_Comm own = MPI_COMM_NULL;
   check(MPI_Comm_dup(MPI_COMM_WORLD, &own), "the communicator of all");
   return std::make_unique<Mpi>(std::move(session), own);

@@ -5,7 +5,7 @@
 
 namespace saccade::dist {
 
-std::unique_ptr<Communicator> mpi_world() { throw Error("this build has no MPI"); }
+std::unique_ptr<Communicator> mpi_world(std::chrono::duration<double>) { throw Error("this build has no MPI"); }
 std::string mpi_version() { return ""; }
 
 }  // namespace saccade::dist

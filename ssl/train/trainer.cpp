@@ -208,8 +208,11 @@ void Trainer::step(std::span<const Batch> batches, double waited_seconds, const 
 }
 
 void Trainer::evaluate(int64_t iteration) {
-  if (!options_.evaluate || rank() != 0) return;
-  const auto numbers = options_.evaluate(iteration);
+  if (!options_.evaluate) return;
+  std::vector<std::pair<std::string, double>> numbers;
+  if (rank() == 0) numbers = options_.evaluate(iteration);
+  if (several()) options_.ranks->barrier();
+  if (rank() != 0) return;
   objective_.train();
   for (const Observer& o : observers_)
     if (o.on_evaluation) o.on_evaluation(iteration, numbers);

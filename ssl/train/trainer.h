@@ -90,6 +90,7 @@ struct TrainerOptions {
   HealthOptions health = {};  ///< for a long run: fit() takes what suits its length
 
   /// Numbers measured on the way, e.g. {"kNN", 0.861}: called every `evaluate_every` iterations and at the end.
+  /// Of several processes, each of which must be given something here, the first does so while the others wait.
   std::function<std::vector<std::pair<std::string, double>>(int64_t iteration)> evaluate = {};
   int64_t evaluate_every = 0;  ///< iterations; 0: never on the way
 };

@@ -196,6 +196,25 @@ TEST_F(SeveralProcesses, SayOnceWhatIsWrongAndEnd) {
   EXPECT_FALSE(fs::exists(folder / "run" / "config.toml"));
 }
 
+TEST_F(SeveralProcesses, SayWhichOfThemHangs) {
+  for (const size_t which : {size_t{0}, size_t{1}}) {
+    const std::string name = "hangs" + std::to_string(which);
+    const TemporaryFolder words;
+    Process several(SACCADE_MPIRUN, as_processes(2, training(name, 1000, {"--timeout", "0.05"})), words.path());
+    std::vector<pid_t> ranks;
+    ASSERT_TRUE(wait_until(several,
+                           [&] {
+                             ranks = ranks_below(several.pid());
+                             return ranks.size() == 2 && losses_so_far(folder / name) > 3;
+                           }))
+        << several.out() << several.err();
+    kill(ranks[which], SIGSTOP);  // mpirun starts them in order
+    EXPECT_NE(several.wait(), 0);
+    EXPECT_NE(several.err().find("process " + std::to_string(which) + " of 2 does not answer"), std::string::npos)
+        << several.err();
+  }
+}
+
 TEST_F(SeveralProcesses, AreNotWhatOtherProgramsAreMadeOf) {
   std::vector<std::string> words = as_processes(2, {"--weights", "x", "--data", photos.string(), "--out", "x.npy"});
   words[4] = std::string(SACCADE_BIN) + "/saccade-embed";

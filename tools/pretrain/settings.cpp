@@ -101,6 +101,9 @@ void PretrainSettings::flags(CLI::App& app) {
   add(group, "--knn-neighbours", knn.neighbours, "That vote")->check(at_least(1));
   add(group, "--knn-temperature", knn.temperature, "Of their votes")->check(above_zero());
   add(group, "--knn-center", knn.center, "By cosines of features less their mean; false: of features as they are");
+  add("Machine", "--timeout", timeout,
+      "Of several processes: minutes that one may keep the others waiting, before all end with a word on which; 0: any")
+      ->check(between(0, 1e6));
   machine.flags(app);
   app.set_config("--config", "", "Read flags from this TOML file; those given here win")->group("Run");
   app.allow_config_extras(CLI::config_extras_mode::error);

@@ -22,7 +22,7 @@ struct PretrainSettings {
   std::string init, view = "middle";
   std::vector<float> mean{0.485f, 0.456f, 0.406f}, std{0.229f, 0.224f, 0.225f};
   int64_t knn_every = 5;
-  double minutes = 0;
+  double minutes = 0, timeout = 10;
   double max_unreadable = data::LoaderOptions{}.max_unreadable;
   bool baselines = true, fresh = false, allow_partial = false;
   vision::Training train;
