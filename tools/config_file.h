@@ -67,8 +67,10 @@ inline std::vector<io::TomlSetting> parse_config(std::istream& file, const std::
 class ConfigFile : public CLI::Config {
  public:
   /// @param whose  what to say of a key that is no flag of the program; empty: that it is unknown
-  explicit ConfigFile(const CLI::App& app, std::function<std::string(const std::string& key)> whose = {})
-      : app_(app), whose_(std::move(whose)) {}
+  /// @param parts  such files are another program's, of whose settings this one has a part: the others are passed over
+  explicit ConfigFile(const CLI::App& app, std::function<std::string(const std::string& key)> whose = {},
+                      bool parts = false)
+      : app_(app), whose_(std::move(whose)), parts_(parts) {}
 
   std::vector<CLI::ConfigItem> from_config(std::istream& file) const override {
     const std::string name = app_.get_config_ptr()->as<std::string>();
@@ -77,6 +79,7 @@ class ConfigFile : public CLI::Config {
       const CLI::Option* option = app_.get_option_no_throw("--" + setting.key);
       if (option == nullptr || !option->get_configurable()) {
         const std::string words = whose_ ? whose_(setting.key) : "";
+        if (words.empty() && parts_) continue;
         throw CLI::ConfigError(words.empty()
                                    ? fmt::format("{}, line {}: unknown key, {}", name, setting.line, setting.key)
                                    : fmt::format("{}, line {}: {} {}", name, setting.line, setting.key, words));
@@ -120,6 +123,7 @@ class ConfigFile : public CLI::Config {
 
   const CLI::App& app_;
   std::function<std::string(const std::string& key)> whose_;
+  bool parts_;
 };
 
 /// Settings by name, lists joined by commas.

@@ -101,10 +101,11 @@ inline std::string owner_of(const std::string& setting, const ssl::Method& metho
 
 /// Says of flags and settings in files that are another method's whose they are, instead of that nobody knows them.
 /// To be called once all flags are there.
+/// @param parts  see ConfigFile
 inline void refuse_settings_of_others(CLI::App& app, const ssl::Method& method,
-                                      const std::vector<std::string>& arguments) {
-  app.config_formatter(
-      std::make_shared<ConfigFile>(app, [method](const std::string& key) { return owner_of(key, method); }));
+                                      const std::vector<std::string>& arguments, bool parts = false) {
+  app.config_formatter(std::make_shared<ConfigFile>(
+      app, [method](const std::string& key) { return owner_of(key, method); }, parts));
   for (const std::string& argument : arguments) {
     const std::string flag = argument.substr(0, argument.find('='));
     if (!flag.starts_with("--") || app.get_option_no_throw(flag) != nullptr) continue;

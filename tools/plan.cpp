@@ -61,6 +61,9 @@ struct Settings {
         ->default_str("this machine, measured");
     add(group, "--calibration", calibration, "File that keeps what was measured of this machine");
     add(group, "--threads", threads, "Threads to compute with; 0: all cores")->check(CLI::Range(0, 4096));
+    app.set_config("--config", "",
+                   "Read flags from this TOML file, which may be saccade-pretrain's; those given here win")
+        ->group("Step");
     add("Result", "--html", html, "Page with memory over the step and the plan under it");
     app.add_flag("--overwrite", overwrite, "Replace a page that exists")->configurable(false)->group("Result");
   }
@@ -213,7 +216,7 @@ int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape): only if
   const auto complete = [&](const std::vector<std::string>& arguments) {
     settings.method = program::choose_method(arguments);
     settings.flags(app);
-    program::refuse_settings_of_others(app, settings.method, arguments);
+    program::refuse_settings_of_others(app, settings.method, arguments, true);
   };
   return program::run(
       app, {argv + 1, argv + argc}, [&] { return make_plan(app, settings); }, complete);

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <saccade/core/context.h>
 #include <saccade/core/io/toml.h>
@@ -138,6 +139,23 @@ TEST_F(Recipes, BeginATrainingOfWhichFlagsOverrideASetting) {
     for (const auto& [key, value] : settings)
       EXPECT_EQ(canonical(stored[key]), canonical(other.contains(key) ? other[key] : value)) << recipe << ": " << key;
   }
+}
+
+TEST_F(Recipes, ArePlannedAsTheyStand) {
+  for (const fs::path& recipe : recipes) {
+    const Settings settings = settings_in(recipe);
+    if (settings.contains("accumulate")) continue;  // the giants of ImageNet: minutes to plan
+    const Outcome outcome = run("plan", {"--config", recipe.string(), "--device", "v100-32gb", "--batch", "32"});
+    ASSERT_EQ(outcome.status, 0) << recipe << ": " << outcome.err;
+    EXPECT_THAT(outcome.out, testing::AllOf(testing::HasSubstr(settings.contains("trunk") ? settings.at("trunk") : ""),
+                                            testing::HasSubstr(", batch 32, "), testing::HasSubstr("Fits: ")));
+  }
+  const fs::path spoiled = folder / "spoiled.toml";
+  put(spoiled, "method = \"simclr\"\nprototypes = 3\n");
+  const Outcome outcome = run("plan", {"--config", spoiled.string(), "--device", "v100-32gb"});
+  EXPECT_NE(outcome.status, 0);
+  EXPECT_THAT(outcome.err, testing::HasSubstr("prototypes is a setting of swav, and the method is simclr"))
+      << outcome.out;
 }
 
 TEST_F(Recipes, StandInTheTableOfTheirFolder) {
